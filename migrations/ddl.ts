@@ -1,0 +1,64 @@
+import pg from 'pg';
+
+/** Where the records live. */
+export interface MigrationTarget {
+  /** Schema of the table; it must exist. Default: the connection's `search_path` decides. */
+  readonly schema?: string;
+  /** Name of the table. Default: `idempotency_records`. */
+  readonly table?: string;
+}
+
+/** SQL that creates the table, and SQL that drops it. */
+export interface IdempotencyDdl {
+  readonly up: string;
+  readonly down: string;
+}
+
+const DEFAULT_TABLE = 'idempotency_records';
+/** PostgreSQL cuts identifiers at 63 bytes; the longest name made from the table's adds 12. */
+const MAX_TABLE_BYTES = 63 - '_expires_idx'.length;
+
+/**
+ * The SQL of the newest schema, for those who migrate with something other than TypeORM.
+ * Needs PostgreSQL 14 or later.
+ *
+ * @throws RangeError for a name that is empty or longer than PostgreSQL allows.
+ */
+export function idempotencyDdl({ schema, table = DEFAULT_TABLE }: MigrationTarget = {}): IdempotencyDdl {
+  if (table === '' || Buffer.byteLength(table) > MAX_TABLE_BYTES) {
+    throw new RangeError(
+      `The table's name must have 1 to ${MAX_TABLE_BYTES} bytes; choose another: ${table}`,
+    );
+  }
+  if (schema === '') throw new RangeError('The schema’s name is empty: leave it out to use the search_path.');
+  const quote = (name: string): string => pg.escapeIdentifier(name);
+  const qualified = schema === undefined ? quote(table) : `${quote(schema)}.${quote(table)}`;
+  return { up: createTable(qualified, table, quote), down: `DROP TABLE ${qualified};\n` };
+}
+
+/*
+ * The collation "C" compares bytes: it is the fastest, and an upgrade of the operating system's collations cannot
+ * corrupt the index that guarantees uniqueness. Bodies are bytes and headers `json`, because `jsonb` reorders keys and
+ * rewrites numbers.
+ */
+function createTable(qualified: string, table: string, quote: (name: string) => string): string {
+  return `CREATE TABLE ${qualified} (
+  client           text COLLATE "C" NOT NULL,
+  endpoint         text COLLATE "C" NOT NULL,
+  key              text COLLATE "C" NOT NULL,
+  fingerprint      bytea            NOT NULL,
+  status           text             NOT NULL CHECK (status IN ('processing', 'completed', 'failed')),
+  mode             text             NOT NULL,
+  format_version   smallint         NOT NULL,
+  response_status  smallint,
+  response_headers json,
+  response_body    bytea,
+  created_at       timestamptz      NOT NULL DEFAULT clock_timestamp(),
+  completed_at     timestamptz,
+  expires_at       timestamptz      NOT NULL,
+  CONSTRAINT ${quote(`${table}_identity`)} PRIMARY KEY (client, endpoint, key)
+);
+CREATE INDEX ${quote(`${table}_expires_idx`)} ON ${qualified} (expires_at);
+COMMENT ON TABLE ${qualified} IS 'Idempotency records, written by nestjs-pg-idempotency.';
+`;
+}
