@@ -1,0 +1,60 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+
+/** The part of a running handler's transaction that does not depend on a database. */
+export interface AmbientFrame {
+  /** Notes that the decorated handler was entered. */
+  enterHandler(): void;
+  /** Keeps work for the time after COMMIT. */
+  defer(work: AfterCommitWork): void;
+}
+
+/** Work for the time after COMMIT. */
+export type AfterCommitWork = () => unknown;
+
+interface AmbientGlobal {
+  [AMBIENT]?: AsyncLocalStorage<AmbientFrame | undefined>;
+}
+
+/** A process that loads both the CommonJS and the ESM build must still have one ambient transaction. */
+const AMBIENT = Symbol.for('nestjs-pg-idempotency:ambient');
+const storage = ((globalThis as AmbientGlobal)[AMBIENT] ??= new AsyncLocalStorage<
+  AmbientFrame | undefined
+>());
+
+/** The transaction of the handler this code was called from, if any. */
+export function currentFrame(): AmbientFrame | undefined {
+  return storage.getStore();
+}
+
+/** Calls `work` inside a frame, or outside of all with undefined. */
+export function runInFrame<T>(frame: AmbientFrame | undefined, work: () => T): T {
+  return storage.run(frame, work);
+}
+
+/**
+ * Runs `work` outside the handler's transaction, for example to write an audit row that survives a rollback.
+ * What it does through the DataSource commits by itself, on a second connection of the pool. That it may happen more
+ * than once, or although the handler fails, is the point. Without an ambient transaction it just calls `work`.
+ *
+ * @example
+ * ```ts
+ * await outside(() => this.audit.insert({ attempt: request.id }));
+ * ```
+ */
+export function outside<T>(work: () => T): T {
+  return runInFrame(undefined, work);
+}
+
+/**
+ * Runs `work` after the handler's transaction has committed, for example to send an e-mail or enqueue a job.
+ * It runs at most once, outside the transaction, in the order of registration, and does not delay the response. It
+ * does not run when the handler fails, nor on a replay, nor when the process dies or the answer to COMMIT is lost. Its
+ * errors are logged. Without an ambient transaction `work` runs at once.
+ *
+ * @throws IdempotencyUsageError `IDEMPOTENCY_TRANSACTION_FINISHED` when the handler has ended already.
+ */
+export function afterCommit(work: AfterCommitWork): void {
+  const frame = currentFrame();
+  if (frame) frame.defer(work);
+  else void work();
+}

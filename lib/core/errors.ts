@@ -1,0 +1,188 @@
+/** What every idempotency error says, whatever its code. */
+interface ErrorBase<Code extends string, Status extends number> {
+  /** Stable: programs may depend on it. */
+  readonly code: Code;
+  /** HTTP status of the answer. */
+  readonly status: Status;
+  /** The same for every occurrence of the code. */
+  readonly title: string;
+  /** What happened this time, and what to do about it. Holds neither keys nor bodies. */
+  readonly detail: string;
+  /** Seconds after which a retry with the same key makes sense; absent where a retry does not help. */
+  readonly retryAfter?: number;
+}
+
+/** The rules a key was checked against. */
+interface KeyRuleFacts {
+  /** Where the key was looked for, such as `Idempotency-Key`. */
+  readonly source: string;
+  readonly minLength: number;
+  readonly maxLength: number;
+}
+
+/** The key is absent, too short, too long or not of the allowed form. */
+export type KeyError = ErrorBase<
+  | 'IDEMPOTENCY_KEY_REQUIRED'
+  | 'IDEMPOTENCY_KEY_TOO_SHORT'
+  | 'IDEMPOTENCY_KEY_TOO_LONG'
+  | 'IDEMPOTENCY_KEY_MALFORMED',
+  400
+> &
+  KeyRuleFacts;
+
+/**
+ * Every error this library answers with, told apart by `code`.
+ * What each means, what the client sees and how it ends is in `docs/errors.md`.
+ */
+export type IdempotencyError =
+  | KeyError
+  | ErrorBase<'IDEMPOTENCY_CLIENT_UNRESOLVED', 401>
+  | ErrorBase<'IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE', 415>
+  | ErrorBase<'IDEMPOTENCY_IN_PROGRESS', 409>
+  | ErrorBase<'IDEMPOTENCY_KEY_REUSED', 422>
+  | ErrorBase<'IDEMPOTENCY_STORE_UNAVAILABLE', 503>
+  | ErrorBase<'IDEMPOTENCY_TRANSACTION_CONFLICT', 503>
+  | ErrorBase<'IDEMPOTENCY_OUTCOME_UNKNOWN', 503>
+  | ErrorBase<'IDEMPOTENCY_MAX_DURATION_EXCEEDED', 503>
+  | ErrorBase<'IDEMPOTENCY_RECORD_UNREADABLE', 503>
+  | ErrorBase<'IDEMPOTENCY_TRANSACTION_ABORTED', 500>
+  | ErrorBase<'IDEMPOTENCY_COMMIT_REFUSED', 500>
+  | ErrorBase<'IDEMPOTENCY_RESPONSE_TOO_LARGE', 500>
+  | ErrorBase<'IDEMPOTENCY_RESPONSE_FAILED', 500>
+  | ErrorBase<'IDEMPOTENCY_ENDPOINT_AMBIGUOUS', 500>;
+
+/** The stable code of an {@link IdempotencyError}. */
+export type IdempotencyErrorCode = IdempotencyError['code'];
+
+/** Seconds a client is told to wait when nothing better is known. */
+const RETRY_SOON = 1;
+
+const CATALOGUE = {
+  IDEMPOTENCY_CLIENT_UNRESOLVED: {
+    status: 401,
+    title: 'The client of this request is not known',
+    detail: 'Authenticate the request: its idempotency key cannot be told apart from other clients’ keys.',
+  },
+  IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE: {
+    status: 415,
+    title: 'The body of this request cannot be compared with a retry',
+    detail:
+      'The server has no parsed body for this media type. Send a supported media type; on the server, add a body ' +
+      'parser for it or set `fingerprint.compute` on the route.',
+  },
+  IDEMPOTENCY_IN_PROGRESS: {
+    status: 409,
+    title: 'A request with this idempotency key is still running',
+    detail: 'Retry with the same key after the time given by Retry-After.',
+    retryAfter: RETRY_SOON,
+  },
+  IDEMPOTENCY_KEY_REUSED: {
+    status: 422,
+    title: 'The idempotency key was used for a different request',
+    detail: 'Method, path, query, media type and body must equal those of the first request; use a new key.',
+  },
+  IDEMPOTENCY_STORE_UNAVAILABLE: {
+    status: 503,
+    title: 'The idempotency store cannot be reached',
+    detail: 'Nothing took effect. Retry with the same key.',
+    retryAfter: RETRY_SOON,
+  },
+  IDEMPOTENCY_TRANSACTION_CONFLICT: {
+    status: 503,
+    title: 'The transaction gave way to a concurrent one',
+    detail: 'Nothing took effect. Retry with the same key.',
+    retryAfter: RETRY_SOON,
+  },
+  IDEMPOTENCY_OUTCOME_UNKNOWN: {
+    status: 503,
+    title: 'The database’s answer to COMMIT was lost',
+    detail: 'The request may have taken effect. Retry with the same key: it finds out, and never runs twice.',
+    retryAfter: RETRY_SOON,
+  },
+  IDEMPOTENCY_MAX_DURATION_EXCEEDED: {
+    status: 503,
+    title: 'The request ran longer than allowed',
+    detail:
+      'It was rolled back and its key is free. Retry with the same key; on the server, see `maxDuration`.',
+    retryAfter: RETRY_SOON,
+  },
+  IDEMPOTENCY_RECORD_UNREADABLE: {
+    status: 503,
+    title: 'The recorded answer was written by a newer release',
+    detail: 'The request took effect once. Retry with the same key when the deployment has finished.',
+    retryAfter: 5,
+  },
+  IDEMPOTENCY_TRANSACTION_ABORTED: {
+    status: 500,
+    title: 'The handler went on after an SQL error',
+    detail:
+      'An SQL error inside the handler was swallowed, so PostgreSQL aborted the transaction and everything was rolled ' +
+      'back. Let the error propagate, or wrap the statement that may fail in `dataSource.transaction(...)`.',
+  },
+  IDEMPOTENCY_COMMIT_REFUSED: {
+    status: 500,
+    title: 'The database refused to commit',
+    detail:
+      'A constraint that is checked at COMMIT was violated. Everything was rolled back and nothing was recorded.',
+  },
+  IDEMPOTENCY_RESPONSE_TOO_LARGE: {
+    status: 500,
+    title: 'The response is too large to be recorded',
+    detail: 'Everything was rolled back. On the server, raise `response.maxSize` or answer with a reference.',
+  },
+  IDEMPOTENCY_RESPONSE_FAILED: {
+    status: 500,
+    title: 'The response broke off while it was produced',
+    detail: 'Everything was rolled back and nothing was recorded. Retry with the same key.',
+  },
+  IDEMPOTENCY_ENDPOINT_AMBIGUOUS: {
+    status: 500,
+    title: 'Two handlers share one endpoint',
+    detail: 'On the server, give each of them a name of its own: `@Idempotent({ endpoint: … })`.',
+  },
+} as const satisfies Partial<Record<IdempotencyErrorCode, Omit<ErrorBase<string, number>, 'code'>>>;
+
+/** The error of a code, with its status and texts. */
+export function idempotencyError(
+  code: keyof typeof CATALOGUE,
+  facts: { detail?: string; retryAfter?: number } = {},
+): IdempotencyError {
+  return { code, ...CATALOGUE[code], ...facts } as IdempotencyError;
+}
+
+/** A key that breaks a rule. `detail` says which, and names the rule. */
+export function keyError(code: KeyError['code'], detail: string, facts: KeyRuleFacts): KeyError {
+  const title =
+    code === 'IDEMPOTENCY_KEY_REQUIRED'
+      ? 'An idempotency key is required'
+      : 'The idempotency key is not acceptable';
+  return { code, status: 400, title, detail, ...facts };
+}
+
+/** Carries an {@link IdempotencyError} through code that reports failure by throwing. */
+export class IdempotencyFailure extends Error {
+  override readonly name = 'IdempotencyFailure';
+
+  constructor(
+    readonly error: IdempotencyError,
+    options?: ErrorOptions,
+  ) {
+    super(`${error.code}: ${error.title}. ${error.detail}`, options);
+  }
+}
+
+/**
+ * A mistake of the application, found at boot or inside a handler: the message names what is wrong and the remedy.
+ * `code` is stable.
+ */
+export class IdempotencyUsageError extends Error {
+  override readonly name = 'IdempotencyUsageError';
+
+  constructor(
+    readonly code: `IDEMPOTENCY_${string}`,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(`${code}: ${message}`, options);
+  }
+}

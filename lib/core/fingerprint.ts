@@ -1,0 +1,72 @@
+import { createHash } from 'node:crypto';
+import { canonicalJson, NotCanonicalError } from './canonical-json.js';
+
+/** The first byte of every fingerprint. A change of the rules below needs a new number. */
+export const FINGERPRINT_VERSION = 1;
+
+/** The body as the application's parsers left it. */
+export type FingerprintBody =
+  | { readonly kind: 'empty' }
+  | { readonly kind: 'parsed'; readonly value: unknown }
+  | { readonly kind: 'text'; readonly text: string }
+  | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
+  /** The application's own function decided what counts. */
+  | { readonly kind: 'custom'; readonly value: string | Uint8Array };
+
+/** What a request asks for: all of it counts. */
+export interface FingerprintInput {
+  readonly method: string;
+  /** The concrete path, parameters filled in, as it was sent. */
+  readonly path: string;
+  /** The query as it was sent, without the question mark. */
+  readonly query: string;
+  /** Type and subtype in lower case, without parameters; empty without a body. */
+  readonly mediaType: string;
+  readonly body: FingerprintBody;
+}
+
+/**
+ * SHA-256 over everything a request asks for, after one byte of version. Each part is hashed with its length, so that
+ * no two different requests are made of the same bytes. Parsed bodies count by value: the order of members and white
+ * space do not matter, letter case and types do.
+ *
+ * @returns undefined for a parsed body that cannot be written canonically.
+ */
+export function fingerprint(input: FingerprintInput, exclude: readonly string[] = []): Buffer | undefined {
+  try {
+    const hash = createHash('sha256');
+    const parts = [input.method, input.path, input.query, input.mediaType, input.body.kind];
+    for (const part of [...parts, bodyContent(input.body, exclude)]) {
+      hash.update(`${Buffer.byteLength(part)}:`).update(part);
+    }
+    return Buffer.concat([Buffer.of(FINGERPRINT_VERSION), hash.digest()]);
+  } catch (error) {
+    if (error instanceof NotCanonicalError) return undefined;
+    throw error;
+  }
+}
+
+function bodyContent(body: FingerprintBody, exclude: readonly string[]): string | Uint8Array {
+  switch (body.kind) {
+    case 'empty':
+      return '';
+    case 'parsed':
+      return canonicalJson(exclude.reduce(without, body.value));
+    case 'text':
+      // As JSON, because UTF-8 would turn different lone surrogates into the same bytes.
+      return JSON.stringify(body.text);
+    case 'bytes':
+      return body.bytes;
+    case 'custom':
+      return body.value;
+  }
+}
+
+/** A copy without the field at a dotted path; the value itself where there is no such field. */
+function without(value: unknown, path: string): unknown {
+  const [head = '', ...rest] = path.split('.');
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || !Object.hasOwn(value, head))
+    return value;
+  const { [head]: field, ...others } = value as Record<string, unknown>;
+  return rest.length === 0 ? others : { ...others, [head]: without(field, rest.join('.')) };
+}

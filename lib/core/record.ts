@@ -1,0 +1,29 @@
+/** Version of the row's contents. A reader refuses what is newer than it knows. */
+export const FORMAT_VERSION = 1;
+
+/** `processing`: claimed; `completed`: the handler returned; `failed`: it threw and that error is the answer. */
+export type RecordStatus = 'processing' | 'completed' | 'failed';
+
+/** How the handler ran. */
+export type RecordMode = 'transaction';
+
+/** A header as it is stored: lower-case name, and its value, its values, or null where the handler removed it. */
+export type RecordedHeader = readonly [name: string, value: string | readonly string[] | null];
+
+/** The answer of the first request, in identity coding. */
+export interface RecordedResponse {
+  readonly status: number;
+  readonly headers: readonly RecordedHeader[];
+  readonly body: Buffer;
+}
+
+/** A finished record, as a duplicate finds it. */
+export interface IdempotencyRecord {
+  readonly fingerprint: Buffer;
+  readonly status: RecordStatus;
+  readonly mode: string;
+  readonly formatVersion: number;
+  readonly response: RecordedResponse;
+  /** When the original was claimed, by the database's clock. */
+  readonly createdAt: Date;
+}

@@ -1,0 +1,80 @@
+import type { OutgoingHttpHeader, OutgoingHttpHeaders } from 'node:http';
+import type { RecordedHeader } from '../core/record.js';
+
+/** Secrets of one exchange, and headers that belong to one connection (RFC 9110, section 7.6.1). */
+const NEVER_STORED = new Set([
+  ...['set-cookie', 'set-cookie2', 'cookie', 'authorization', 'proxy-authorization', 'www-authenticate'],
+  ...['proxy-authenticate', 'authentication-info', 'proxy-authentication-info'],
+  ...['connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'],
+  ...['content-length', 'date'],
+]);
+
+/** Headers that describe the current exchange rather than the operation: a replay has its own. */
+const OF_THE_EXCHANGE =
+  /^(?:access-control-.*|(?:x-)?rate-?limit.*|(?:x-)?request-id|(?:x-)?correlation-id|traceparent|tracestate|x-trace-id|x-b3-.*|b3|x-amzn-trace-id|x-cloud-trace-context|server-timing|x-response-time|idempotency-.*)$/;
+
+/** Whether a header is kept out of the table whatever the options say. The name is in lower case. */
+export function isNeverStored(name: string): boolean {
+  return NEVER_STORED.has(name);
+}
+
+/** Which headers are recorded, and which a replay takes from its own exchange. */
+export class HeaderPolicy {
+  readonly #allow: ReadonlySet<string>;
+  readonly #deny: ReadonlySet<string>;
+
+  constructor(options: { allow?: readonly string[]; deny?: readonly string[] } = {}) {
+    this.#allow = new Set(options.allow?.map((name) => name.toLowerCase()));
+    this.#deny = new Set(options.deny?.map((name) => name.toLowerCase()));
+  }
+
+  isRecorded(name: string): boolean {
+    if (isNeverStored(name) || this.#deny.has(name)) return false;
+    return this.#allow.has(name) || !OF_THE_EXCHANGE.test(name);
+  }
+
+  /** What the handler and what wraps it changed since take-over: values set, and null for what was removed. */
+  recorded(baseline: OutgoingHttpHeaders, sent: OutgoingHttpHeaders): RecordedHeader[] {
+    const names = new Set([...Object.keys(sent), ...Object.keys(baseline)]);
+    const headers: RecordedHeader[] = [];
+    for (const name of names) {
+      if (!this.isRecorded(name)) continue;
+      const value = plain(sent[name]);
+      if (!isSame(plain(baseline[name]), value)) headers.push([name, value]);
+    }
+    return headers;
+  }
+
+  /** The headers of a replay: what the current exchange brings, with the recorded ones over it. */
+  replayed(
+    baseline: OutgoingHttpHeaders,
+    current: OutgoingHttpHeaders,
+    recorded: readonly RecordedHeader[],
+  ): OutgoingHttpHeaders {
+    const headers: OutgoingHttpHeaders = this.ofTheExchange(baseline, current);
+    for (const [name, value] of recorded) {
+      if (value === null) Reflect.deleteProperty(headers, name);
+      else headers[name] = typeof value === 'string' ? value : [...value];
+    }
+    return headers;
+  }
+
+  /** What was there at take-over, and what hooks of this exchange added since; nothing of the held response. */
+  ofTheExchange(baseline: OutgoingHttpHeaders, current: OutgoingHttpHeaders): OutgoingHttpHeaders {
+    const added = Object.entries(current).filter(
+      ([name]) => OF_THE_EXCHANGE.test(name) && !this.isRecorded(name),
+    );
+    return { ...baseline, ...Object.fromEntries(added) };
+  }
+}
+
+type PlainValue = string | readonly string[] | null;
+
+function plain(value: OutgoingHttpHeader | undefined): PlainValue {
+  if (value === undefined) return null;
+  return Array.isArray(value) ? value : String(value);
+}
+
+function isSame(a: PlainValue, b: PlainValue): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}

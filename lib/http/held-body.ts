@@ -1,0 +1,58 @@
+import { StreamableFile } from '@nestjs/common';
+import { Readable } from 'node:stream';
+
+/** Whether a handler's value is a body that is still to be read. */
+export function isStreamedBody(value: unknown): value is StreamableFile | Readable {
+  return value instanceof StreamableFile || (value instanceof Readable && !value.readableObjectMode);
+}
+
+/**
+ * Reads a streamed body to its end and gives back the same kind of value over the bytes in memory.
+ *
+ * It is read here, inside the handler's transaction, for three reasons: what the source reads from the database
+ * belongs to it, a source that fails does so while everything can still be rolled back, and a client that goes away
+ * makes the framework destroy the source half-way although the operation takes effect.
+ *
+ * @throws BodyTooLargeError as soon as the body exceeds `maxSize` bytes; whatever the source fails with.
+ */
+export async function holdBody(
+  value: StreamableFile | Readable,
+  maxSize: number,
+): Promise<StreamableFile | Readable> {
+  const bytes = new BodyInMemory(
+    await drain(value instanceof StreamableFile ? value.getStream() : value, maxSize),
+  );
+  return value instanceof StreamableFile ? new StreamableFile(bytes, value.options) : bytes;
+}
+
+/** The body of a response is larger than is recorded. */
+export class BodyTooLargeError extends Error {
+  override readonly name = 'BodyTooLargeError';
+}
+
+async function drain(source: Readable, maxSize: number): Promise<Buffer[]> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of source as AsyncIterable<string | Uint8Array>) {
+    const bytes = Buffer.from(chunk as Uint8Array);
+    size += bytes.length;
+    if (size > maxSize) throw new BodyTooLargeError(`the body exceeds ${maxSize} bytes`);
+    chunks.push(bytes);
+  }
+  return chunks;
+}
+
+/** Nothing is gained by destroying bytes in memory, and the response would lack its end. */
+class BodyInMemory extends Readable {
+  constructor(private readonly chunks: Buffer[]) {
+    super({ autoDestroy: false, emitClose: false });
+  }
+
+  override _read(): void {
+    this.push(this.chunks.shift() ?? null);
+  }
+
+  override destroy(): this {
+    return this;
+  }
+}

@@ -1,0 +1,113 @@
+import { Logger, type CallHandler, type ExecutionContext, type NestInterceptor } from '@nestjs/common';
+import type { OutgoingHttpHeaders } from 'node:http';
+import { NEVER, of, throwError, type Observable } from 'rxjs';
+import { decide } from '../core/engine.js';
+import type { IdempotencyError } from '../core/errors.js';
+import type { IdempotencyRecord } from '../core/record.js';
+import type { Execution, IdempotencyStore } from '../core/store.js';
+import { exchangeOf, type Exchange } from './exchange.js';
+import { completeRejection, IdempotencyException } from './problem-details.js';
+import { ProtectedRun } from './protected-run.js';
+import { ResponseRecorder } from './response-recorder.js';
+import type { RoutePlan, RouteRegistry } from './route-registry.js';
+import { prepare } from './preparation.js';
+
+/** One request to a protected handler. */
+interface Visit {
+  readonly plan: RoutePlan;
+  readonly exchange: Exchange;
+  readonly next: CallHandler;
+  /** The key as the client sent it. */
+  readonly sentKey: string | undefined;
+}
+
+/** Stands outermost of all interceptors, and does what the engine decides. */
+export class IdempotencyInterceptor implements NestInterceptor {
+  readonly #logger = new Logger('Idempotency');
+
+  constructor(
+    private readonly routes: RouteRegistry,
+    private readonly store: () => IdempotencyStore,
+  ) {}
+
+  async intercept(context: ExecutionContext, next: CallHandler): Promise<Observable<unknown>> {
+    const plan = context.getType() === 'http' ? this.routes.planOf(context) : undefined;
+    if (!plan) return next.handle();
+    const exchange = exchangeOf(context);
+    const prepared = await prepare(context, exchange, plan, this.routes);
+    const visit: Visit = { plan, exchange, next, sentKey: prepared.sentKey };
+    switch (prepared.kind) {
+      case 'unprotected':
+        return next.handle();
+      case 'refused':
+        return this.#reject(visit, prepared.error);
+      case 'claim': {
+        const decision = await decide(this.store(), prepared.claim);
+        if (decision.kind === 'run') return this.#run(visit, decision.execution);
+        if (decision.kind === 'replay') return this.#replay(visit, decision.record);
+        return this.#reject(visit, decision.error, decision.cause);
+      }
+    }
+  }
+
+  #run({ plan, exchange, next, sentKey }: Visit, execution: Execution): Observable<unknown> {
+    const { settings, ownHeaders } = plan;
+    const baseline = without(exchange.headers(), ownHeaders);
+    const recorder = new ResponseRecorder(exchange.rawResponse, settings.maxBody, () => run.responseEnded());
+    const run = new ProtectedRun({
+      execution,
+      recorder,
+      settings,
+      baseline,
+      ownHeaders: { ...echo(sentKey), 'idempotency-created-at': seconds(execution.createdAt) },
+      report: (error, cause) => this.#report(plan, error, cause),
+    });
+    return run.start(next);
+  }
+
+  /** Lets the framework answer with nothing, through its hooks, and sends the recording in place of that. */
+  #replay({ plan, exchange, sentKey }: Visit, record: IdempotencyRecord): Observable<unknown> {
+    const { settings, ownHeaders, answeredBy } = plan;
+    const baseline = without(exchange.headers(), ownHeaders);
+    const { status, headers, body } = record.response;
+    const recorder = new ResponseRecorder(exchange.rawResponse, settings.maxBody, () => {
+      const replayed = settings.headers.replayed(baseline, recorder.held().headers, headers);
+      const own = { 'idempotency-replayed': 'true', 'idempotency-created-at': seconds(record.createdAt) };
+      recorder.send({ status, headers: { ...replayed, ...echo(sentKey), ...own }, body });
+    });
+    if (answeredBy === 'framework') return of(undefined);
+    exchange.writePlaceholder();
+    // A view would be rendered without its model.
+    return answeredBy === 'view' ? NEVER : of(undefined);
+  }
+
+  #reject({ plan, exchange, sentKey }: Visit, error: IdempotencyError, cause?: unknown): Observable<never> {
+    const problem = plan.settings.problems.problem(error);
+    const recorder = new ResponseRecorder(exchange.rawResponse, Infinity, () => {
+      const answer = completeRejection(recorder.held(), problem);
+      recorder.send({ ...answer, headers: { ...answer.headers, ...echo(sentKey) } });
+    });
+    this.#report(plan, error, cause);
+    return throwError(() => new IdempotencyException(error, problem, cause));
+  }
+
+  /** What an operator has to know: failures of the server, without keys or bodies. */
+  #report(plan: RoutePlan, error: IdempotencyError, cause: unknown): void {
+    if (error.status < 500) return;
+    const reason = cause instanceof Error ? `: ${cause.message}` : '';
+    this.#logger.warn(`${error.code} in ${plan.name}${reason}`);
+  }
+}
+
+function without(headers: OutgoingHttpHeaders, names: readonly string[]): OutgoingHttpHeaders {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !names.includes(name)));
+}
+
+function echo(sentKey: string | undefined): OutgoingHttpHeaders {
+  return sentKey === undefined ? {} : { 'idempotency-key': sentKey };
+}
+
+/** As in `2026-01-21T10:30:00Z`. */
+function seconds(time: Date): string {
+  return time.toISOString().replace(/\.\d{3}Z$/, 'Z');
+}

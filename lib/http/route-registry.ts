@@ -1,0 +1,192 @@
+import { RequestMethod, type ExecutionContext } from '@nestjs/common';
+import { MetadataScanner, type ApplicationConfig, type ModulesContainer } from '@nestjs/core';
+import { IdempotencyUsageError } from '../core/errors.js';
+import type { IdempotencyModuleOptions, IdempotentRouteOptions } from '../idempotency.options.js';
+import {
+  anonymousTemplate,
+  endpointName,
+  versionNames,
+  versionOf,
+  type DeclaredVersion,
+} from './endpoint.js';
+import type { Exchange } from './exchange.js';
+import * as nest from './nest-metadata.js';
+import { refuseUnsupported } from './route-refusals.js';
+import { marksOf } from './route-mark.js';
+import { routeSettings, type RouteSettings } from './route-settings.js';
+
+type Controller = abstract new (...args: never[]) => object;
+type Handler = (...args: unknown[]) => unknown;
+
+/** How the framework answers for a handler, which decides how a replay is triggered. */
+export type AnsweredBy = 'framework' | 'handler' | 'view';
+
+/** A protected handler. */
+export interface RoutePlan {
+  /** Controller and method, for messages. */
+  readonly name: string;
+  readonly settings: RouteSettings;
+  readonly answeredBy: AnsweredBy;
+  readonly version: DeclaredVersion;
+  /** Headers that Nest sets before any interceptor although they are the handler's own: those of `@Header()`. */
+  readonly ownHeaders: readonly string[];
+}
+
+/** Checks the options of a route; throws when they are invalid. */
+export type RouteOptionsCheck = (options: IdempotentRouteOptions, where: string) => void;
+
+/** Knows every protected handler of an application. */
+export class RouteRegistry {
+  readonly #plans = new WeakMap<Controller, Map<Handler, RoutePlan>>();
+  readonly #endpoints = new Map<string, RoutePlan>();
+
+  constructor(
+    private readonly options: IdempotencyModuleOptions,
+    private readonly config: ApplicationConfig,
+    private readonly check: RouteOptionsCheck,
+  ) {}
+
+  /**
+   * Finds the protected handlers.
+   *
+   * @throws IdempotencyUsageError for handlers that cannot be protected, and for two that would share an endpoint.
+   */
+  scan(modules: ModulesContainer): void {
+    const routes = new Map<string, string>();
+    for (const module of modules.values()) {
+      const prefix = modulePath(modules, module.metatype);
+      for (const { metatype } of module.controllers.values()) {
+        if (typeof metatype === 'function') this.#scanController(metatype as Controller, prefix, routes);
+      }
+      for (const { metatype } of module.providers.values()) {
+        if (typeof metatype === 'function' && !module.controllers.has(metatype))
+          refuseOnProvider(metatype as Controller);
+      }
+    }
+  }
+
+  planOf(context: ExecutionContext): RoutePlan | undefined {
+    return this.#plans.get(context.getClass())?.get(context.getHandler() as Handler);
+  }
+
+  /** The endpoint of a request, or undefined when another handler has it already. */
+  endpointOf(plan: RoutePlan, exchange: Exchange): string | undefined {
+    const version = versionOf(exchange, plan.version, this.config.getVersioning());
+    const endpoint =
+      plan.settings.endpoint ?? endpointName(exchange.rawRequest.method ?? '', exchange.template, version);
+    const owner = this.#endpoints.get(endpoint) ?? plan;
+    this.#endpoints.set(endpoint, owner);
+    return owner === plan ? endpoint : undefined;
+  }
+
+  #scanController(controller: Controller, prefix: string, routes: Map<string, string>): void {
+    for (const methodName of methodNames(controller)) {
+      const marks = marksOf(controller, methodName);
+      if (!marks) continue;
+      const name = `${controller.name}.${methodName}`;
+      const handler = Reflect.get(controller.prototype as object, methodName) as Handler;
+      refuseUnsupported(handler, name);
+      for (const mark of marks) this.check(mark, `@Idempotent() on ${name}`);
+      const plan = this.#plan(controller, methodName, name, marks);
+      for (const route of routeNames(controller, handler, prefix, plan, this.config))
+        reserve(routes, route, name);
+      const plans = this.#plans.get(controller) ?? new Map<Handler, RoutePlan>();
+      this.#plans.set(controller, plans.set(handler, plan));
+    }
+  }
+
+  #plan(controller: Controller, method: string, name: string, marks: IdempotentRouteOptions[]): RoutePlan {
+    const handler = Reflect.get(controller.prototype as object, method) as Handler;
+    const headers = (Reflect.getMetadata(nest.HEADERS, handler) ?? []) as { name: string }[];
+    return {
+      name,
+      settings: routeSettings(this.options, marks),
+      answeredBy: answeredBy(controller, method, handler),
+      version: declaredVersion(controller, handler, this.config),
+      ownHeaders: headers.map((header) => header.name.toLowerCase()),
+    };
+  }
+}
+
+function methodNames(controller: Controller): string[] {
+  return new MetadataScanner().getAllMethodNames(controller.prototype as object);
+}
+
+function refuseOnProvider(provider: Controller): void {
+  for (const method of provider.prototype ? methodNames(provider) : []) {
+    if (!marksOf(provider, method)) continue;
+    const handler = Reflect.get(provider.prototype as object, method) as Handler;
+    refuseUnsupported(handler, `${provider.name}.${method}`);
+  }
+}
+
+/** As Nest's router decides it: a handler that takes the response answers itself, unless it says passthrough. */
+function answeredBy(controller: Controller, method: string, handler: Handler): AnsweredBy {
+  if (Reflect.hasMetadata(nest.RENDER, handler)) return 'view';
+  const args = (Reflect.getMetadata(nest.ROUTE_ARGUMENTS, controller, method) ?? {}) as Record<
+    string,
+    unknown
+  >;
+  const kinds = Object.keys(args).map((argument) => Number(argument.split(':')[0]));
+  const takesResponse = kinds.includes(nest.RESPONSE_ARGUMENT) || kinds.includes(nest.NEXT_ARGUMENT);
+  const passesThrough = Reflect.getMetadata(nest.RESPONSE_PASSTHROUGH, controller, method) === true;
+  return takesResponse && !passesThrough ? 'handler' : 'framework';
+}
+
+function declaredVersion(
+  controller: Controller,
+  handler: Handler,
+  config: ApplicationConfig,
+): DeclaredVersion {
+  const declared: unknown =
+    Reflect.getMetadata(nest.VERSION, handler) ?? Reflect.getMetadata(nest.VERSION, controller);
+  const versioning = config.getVersioning();
+  return (declared ??
+    (versioning && 'defaultVersion' in versioning ? versioning.defaultVersion : undefined)) as
+    DeclaredVersion | undefined;
+}
+
+/** The endpoints a handler will have, but for the global prefix, which all share. */
+function routeNames(
+  controller: Controller,
+  handler: Handler,
+  prefix: string,
+  plan: RoutePlan,
+  config: ApplicationConfig,
+): string[] {
+  if (plan.settings.endpoint !== undefined) return [plan.settings.endpoint];
+  const method = RequestMethod[Reflect.getMetadata(nest.METHOD, handler) as RequestMethod];
+  const versions = config.getVersioning() ? versionNames(plan.version) : [];
+  const names: string[] = [];
+  for (const base of pathsOf(controller)) {
+    for (const path of pathsOf(handler)) {
+      const template = anonymousTemplate(`/${prefix}/${base}/${path}`);
+      for (const version of versions.length > 0 ? versions : [undefined]) {
+        names.push(endpointName(method, template, version));
+      }
+    }
+  }
+  return [...new Set(names)];
+}
+
+function pathsOf(target: object): string[] {
+  return [(Reflect.getMetadata(nest.PATH, target) ?? '') as string | string[]].flat();
+}
+
+function modulePath(modules: ModulesContainer, module: object): string {
+  const own = (Reflect.getMetadata(nest.MODULE_PATH + modules.applicationId, module) ??
+    Reflect.getMetadata(nest.MODULE_PATH, module)) as string | undefined;
+  return own ?? '';
+}
+
+function reserve(routes: Map<string, string>, route: string, name: string): void {
+  const other = routes.get(route);
+  if (other !== undefined && other !== name) {
+    throw new IdempotencyUsageError(
+      'IDEMPOTENCY_ENDPOINT_AMBIGUOUS',
+      `${name} and ${other} would share the endpoint "${route}", and with it each other's keys. Give them names of ` +
+        "their own: @Idempotent({ endpoint: '…' }).",
+    );
+  }
+  routes.set(route, name);
+}

@@ -1,0 +1,90 @@
+import { Module, type DynamicModule, type FactoryProvider, type Provider } from '@nestjs/common';
+import { ApplicationConfig, ModuleRef, ModulesContainer } from '@nestjs/core';
+import { IdempotencyUsageError } from './core/errors.js';
+import type {
+  IdempotencyModuleAsyncOptions,
+  IdempotencyModuleOptions,
+  IdempotencyOptionsFactory,
+} from './idempotency.options.js';
+import { validateModuleOptions } from './idempotency.options.validation.js';
+import { IdempotencyRuntime } from './idempotency.runtime.js';
+import { IdempotencyPurgeService } from './purge/purge.service.js';
+
+const OPTIONS = Symbol.for('nestjs-pg-idempotency:options');
+
+const PROVIDERS: Provider[] = [
+  {
+    provide: IdempotencyRuntime,
+    inject: [OPTIONS, ApplicationConfig, ModulesContainer, ModuleRef],
+    useFactory: (
+      options: IdempotencyModuleOptions,
+      config: ApplicationConfig,
+      modules: ModulesContainer,
+      moduleRef: ModuleRef,
+    ) => new IdempotencyRuntime(options, config, modules, moduleRef),
+  },
+  {
+    provide: IdempotencyPurgeService,
+    inject: [IdempotencyRuntime],
+    useFactory: (runtime: IdempotencyRuntime) => new IdempotencyPurgeService(() => runtime.purgeTarget()),
+  },
+];
+
+/**
+ * Makes handlers marked with `@Idempotent()` run once per (client, endpoint, key). Import it once, in the root module; it
+ * is global.
+ *
+ * The application refuses to boot when an option is unknown or invalid, when the table is missing or outdated, when a
+ * marked handler cannot be protected, and when two would share an endpoint; the error names the remedy.
+ */
+@Module({})
+export class IdempotencyModule {
+  /**
+   * @param options - `client` is required, all else has defaults.
+   * @throws IdempotencyUsageError `IDEMPOTENCY_OPTIONS_INVALID`.
+   */
+  static forRoot(options: IdempotencyModuleOptions): DynamicModule {
+    validateModuleOptions(options);
+    return dynamicModule([{ provide: OPTIONS, useValue: options }]);
+  }
+
+  /**
+   * The same with options that are made by the container, for example from a configuration service.
+   *
+   * @param options - Exactly one of `useFactory`, `useClass` and `useExisting`.
+   */
+  static forRootAsync(options: IdempotencyModuleAsyncOptions): DynamicModule {
+    return { ...dynamicModule(asyncProviders(options)), imports: options.imports ?? [] };
+  }
+}
+
+function dynamicModule(options: Provider[]): DynamicModule {
+  return {
+    module: IdempotencyModule,
+    global: true,
+    providers: [...options, ...PROVIDERS],
+    exports: [IdempotencyPurgeService],
+  };
+}
+
+function asyncProviders({
+  inject = [],
+  useFactory,
+  useClass,
+  useExisting,
+}: IdempotencyModuleAsyncOptions): Provider[] {
+  if ([useFactory, useClass, useExisting].filter(Boolean).length !== 1) {
+    throw new IdempotencyUsageError(
+      'IDEMPOTENCY_OPTIONS_INVALID',
+      'IdempotencyModule.forRootAsync() needs exactly one of useFactory, useClass and useExisting.',
+    );
+  }
+  if (useFactory)
+    return [{ provide: OPTIONS, inject, useFactory: useFactory as FactoryProvider['useFactory'] }];
+  const fromFactory: Provider = {
+    provide: OPTIONS,
+    inject: [useClass ?? useExisting ?? ''],
+    useFactory: (factory: IdempotencyOptionsFactory) => factory.createIdempotencyOptions(),
+  };
+  return useClass ? [useClass, fromFactory] : [fromFactory];
+}

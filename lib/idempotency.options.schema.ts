@@ -1,0 +1,167 @@
+import {
+  ArrayUnique,
+  IsArray,
+  IsBoolean,
+  IsIn,
+  IsInstance,
+  IsInt,
+  IsNotEmpty,
+  IsString,
+  Matches,
+  Max,
+  Min,
+  ValidateBy,
+  ValidateIf,
+  ValidateNested,
+} from 'class-validator';
+import { LONGEST_TIMEOUT_MS, parseDuration } from './core/duration.js';
+import { MAX_IDENTITY_BYTES } from './core/identity.js';
+import { isNeverStored } from './http/header-policy.js';
+
+/** Undefined means the default; null is an error, unlike with class-validator's own IsOptional. */
+const Optional = (): PropertyDecorator => ValidateIf((_, value: unknown) => value !== undefined);
+
+const check = (name: string, message: string, validate: (value: unknown) => boolean): PropertyDecorator =>
+  ValidateBy({ name, validator: { validate, defaultMessage: () => message } });
+
+const IsDuration = (longest = Number.MAX_SAFE_INTEGER): PropertyDecorator =>
+  check(
+    'isDuration',
+    `must be a positive number of milliseconds or a string such as '30s' or '24h', at most ${longest} ms`,
+    (value) => (parseDuration(value) ?? Infinity) <= longest,
+  );
+
+const IsFunction = (what: string): PropertyDecorator =>
+  check('isFunction', `must be ${what}`, (value) => typeof value === 'function');
+
+const IsHeaderName = (each = false): PropertyDecorator =>
+  Matches(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, {
+    each,
+    message: 'must be a header name (RFC 9110, section 5.1)',
+  });
+
+const IsIdentifier = (): PropertyDecorator =>
+  check(
+    'isIdentifier',
+    'must be a name of 1 to 51 bytes, as it stands in the database, without quotes',
+    (value) => {
+      return (
+        typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= 51 && !value.includes('\0')
+      );
+    },
+  );
+
+class KeySchema {
+  @Optional() @IsHeaderName() header?: string;
+  @Optional() @IsInt() @Min(1) @Max(MAX_IDENTITY_BYTES.key) minLength?: number;
+  @Optional() @IsInt() @Min(1) @Max(MAX_IDENTITY_BYTES.key) maxLength?: number;
+  @Optional()
+  @IsInstance(RegExp, { message: 'must be a regular expression' })
+  @check(
+    'isStateless',
+    'must not have the flags g or y, which make it remember the last request',
+    (value) => {
+      return !(value instanceof RegExp) || !(value.global || value.sticky);
+    },
+  )
+  pattern?: RegExp;
+  @Optional() @IsBoolean() required?: boolean;
+}
+
+class FingerprintSchema {
+  @Optional() @IsArray() @IsString({ each: true }) @IsNotEmpty({ each: true }) exclude?: string[];
+  @Optional() @IsFunction('a function of the request that returns a string or bytes') compute?: unknown;
+}
+
+class HeadersSchema {
+  @Optional()
+  @IsArray()
+  @IsHeaderName(true)
+  @check(
+    'isStorable',
+    'must not name cookies, authentication or hop-by-hop headers: they are never stored',
+    (value) => {
+      return !Array.isArray(value) || !value.some((name) => isNeverStored(String(name).toLowerCase()));
+    },
+  )
+  allow?: string[];
+  @Optional() @IsArray() @IsHeaderName(true) @ArrayUnique() deny?: string[];
+}
+
+class ResponseSchema {
+  @Optional()
+  @check('isStatuses', 'must be a function of the status, or a list of statuses from 200 to 499', (value) => {
+    if (!Array.isArray(value)) return typeof value === 'function';
+    return (
+      value.length > 0 && value.every((status) => Number.isInteger(status) && status >= 200 && status < 500)
+    );
+  })
+  statuses?: unknown;
+  @Optional() @ValidateNested() headers?: HeadersSchema;
+  @Optional() @IsInt() @Min(1) @Max(512 * 1024 * 1024) maxSize?: number;
+}
+
+class PurgeSchema {
+  @Optional() @IsDuration(LONGEST_TIMEOUT_MS / 2) interval?: unknown;
+  @Optional() @IsInt() @Min(1) @Max(100_000) batchSize?: number;
+}
+
+/** Shared by module and route. */
+class RouteDefaultsSchema {
+  @Optional()
+  @IsFunction('a function of the request, such as clientFromUser((user) => user.id)')
+  client?: unknown;
+  @Optional() @IsDuration() ttl?: unknown;
+  @Optional() @IsDuration(LONGEST_TIMEOUT_MS) maxDuration?: unknown;
+  @Optional() @ValidateNested() key?: KeySchema;
+  @Optional() @ValidateNested() fingerprint?: FingerprintSchema;
+  @Optional() @ValidateNested() response?: ResponseSchema;
+  @Optional() @IsFunction('a function of the error that returns { body }') errors?: unknown;
+  @Optional() @IsIn(['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE']) isolation?: string;
+}
+
+/** What `@Idempotent()` takes. */
+export class RouteOptionsSchema extends RouteDefaultsSchema {
+  @Optional()
+  @check('isEndpoint', `must be a name of 1 to ${MAX_IDENTITY_BYTES.endpoint} bytes`, (value) => {
+    return (
+      typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= MAX_IDENTITY_BYTES.endpoint
+    );
+  })
+  endpoint?: string;
+}
+
+/** What `forRoot()` takes. */
+export class ModuleOptionsSchema extends RouteDefaultsSchema {
+  @IsFunction(
+    "set: say whose key a request carries, with clientFromUser((user) => user.id), clientFromHeader('X-API-Key'), " +
+      "sharedClient('everybody') or a function of your own",
+  )
+  override client: unknown;
+  @Optional() @IsDuration(LONGEST_TIMEOUT_MS) acquireTimeout?: unknown;
+  @Optional()
+  @check('isUrl', 'must be an absolute URL without a fragment', (value) => {
+    return typeof value === 'string' && URL.canParse(value) && !value.includes('#');
+  })
+  documentation?: string;
+  @Optional() @IsIdentifier() table?: string;
+  @Optional() @IsIdentifier() schema?: string;
+  @Optional()
+  @check('isDataSource', 'must be the name of a DataSource, a DataSource, or options for one', (value) => {
+    return (typeof value === 'string' && value !== '') || (typeof value === 'object' && value !== null);
+  })
+  dataSource?: unknown;
+  @ValidateIf((_, value: unknown) => value !== undefined && value !== false)
+  @ValidateNested()
+  purge?: PurgeSchema;
+  @Optional() @IsBoolean() allowAsynchronousCommit?: boolean;
+}
+
+/** Which schema stands behind a nested option, so that plain objects can be checked without class-transformer. */
+export const NESTED_SCHEMAS: Readonly<Record<string, new () => object>> = {
+  key: KeySchema,
+  fingerprint: FingerprintSchema,
+  response: ResponseSchema,
+  'response.headers': HeadersSchema,
+  purge: PurgeSchema,
+};

@@ -1,0 +1,149 @@
+import type {
+  ExecutionContext,
+  InjectionToken,
+  ModuleMetadata,
+  OptionalFactoryDependency,
+  Type,
+} from '@nestjs/common';
+import type { DataSource, DataSourceOptions } from 'typeorm';
+import type { Duration } from './core/duration.js';
+import type { IdempotencyError } from './core/errors.js';
+import type { IsolationLevel } from './core/store.js';
+
+/**
+ * Says whose key a request carries: the authenticated party, as a string of at most 512 bytes that never changes.
+ * It runs after the guards. A request for which it gives nothing is refused with `IDEMPOTENCY_CLIENT_UNRESOLVED`.
+ * `request` is the adapter's own (Express' or Fastify's) request.
+ */
+export type ClientResolver<Request = never> = (
+  request: Request,
+  context: ExecutionContext,
+) => string | undefined | Promise<string | undefined>;
+
+/** Where the key is and what it must be like. Lengths are in characters. */
+export interface KeyOptions {
+  /** Name of the header. Default: `Idempotency-Key`. */
+  readonly header?: string;
+  /** Shortest key accepted. Default: 1. */
+  readonly minLength?: number;
+  /** Longest key accepted, at most 1024. Default: 256. */
+  readonly maxLength?: number;
+  /** What a key must match, without the flags `g` and `y`. Default: printable ASCII. */
+  readonly pattern?: RegExp;
+  /** Whether a request without a key is refused; if not, it runs unprotected. Default: true. */
+  readonly required?: boolean;
+}
+
+/** What makes a retry the same request. Method, concrete path, query and media type always count. */
+export interface FingerprintOptions<Request = never> {
+  /** Body fields that do not count, as dotted paths such as `'meta.sentAt'`. Default: none. */
+  readonly exclude?: readonly string[];
+  /** Takes the place of the body: what it returns is hashed instead. Default: the parsed body. */
+  readonly compute?: (request: Request) => string | Uint8Array | Promise<string | Uint8Array>;
+}
+
+/** What is recorded of a response. */
+export interface ResponseOptions {
+  /**
+   * Which statuses become the recorded answer: a list, or a function of the status. 500 and above never do.
+   * What is not recorded is rolled back. Default: everything below 500 but 408, 425 and 429.
+   */
+  readonly statuses?: readonly number[] | ((status: number) => boolean);
+  /** Which headers are recorded. Cookies, authentication and hop-by-hop headers never are. */
+  readonly headers?: {
+    /** Names that are recorded although they are left out by default, such as `x-request-id`. */
+    readonly allow?: readonly string[];
+    /** Names that are not recorded. */
+    readonly deny?: readonly string[];
+  };
+  /** Largest body that is recorded, in bytes; a larger one rolls back. Default: 1048576 (1 MiB). */
+  readonly maxSize?: number;
+}
+
+/** An error body in the application's own format. */
+export interface FormattedError {
+  /** Sent as JSON. */
+  readonly body: object;
+  /** Default: the error's own status. */
+  readonly status?: number;
+  /** Default: `application/json`. */
+  readonly contentType?: string;
+  /** Added to the answer, beside `Retry-After` and `Link`. */
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** Writes an error of this library in the application's own format. `error.code` tells which one it is. */
+export type ErrorFormatter = (error: IdempotencyError) => FormattedError;
+
+/** What can be set for the module, and again for a route, where it wins field by field. */
+export interface IdempotencyRouteDefaults {
+  /** Whose key it is. */
+  readonly client?: ClientResolver;
+  /** How long a recorded answer is replayed, from the completion of the original. Default: `'24h'`. */
+  readonly ttl?: Duration;
+  /** How long a handler may run before it is rolled back and its key is free again. Default: `'60s'`. */
+  readonly maxDuration?: Duration;
+  readonly key?: KeyOptions;
+  readonly fingerprint?: FingerprintOptions;
+  readonly response?: ResponseOptions;
+  /** Default: `application/problem+json` after RFC 9457. */
+  readonly errors?: ErrorFormatter;
+  /** Isolation of the handler's transaction. Default: the database's `default_transaction_isolation`. */
+  readonly isolation?: IsolationLevel;
+}
+
+/** Options of `@Idempotent()`: the module's, for one route, and its name. */
+export interface IdempotentRouteOptions extends IdempotencyRouteDefaults {
+  /**
+   * Name of the endpoint, in place of method, route template and version. A name keeps keys valid when the path
+   * changes between releases. At most 512 bytes.
+   */
+  readonly endpoint?: string;
+}
+
+/** When expired records are deleted. */
+export interface PurgeOptions {
+  /** Time between two runs, give or take a tenth. Default: `'10m'`. */
+  readonly interval?: Duration;
+  /** Records deleted by one statement. Default: 1000. */
+  readonly batchSize?: number;
+}
+
+/** Options of the module. All but `client` have defaults; every one is checked when the application boots. */
+export interface IdempotencyModuleOptions extends IdempotencyRouteDefaults {
+  readonly client: ClientResolver;
+  /** How long a request may wait for a connection of the pool before it is answered 503. Default: `'5s'`. */
+  readonly acquireTimeout?: Duration;
+  /** Where the errors are documented: `type` and `Link` of an error point there. */
+  readonly documentation?: string;
+  /** Name of the table. Default: `idempotency_records`. */
+  readonly table?: string;
+  /** Schema of the table. Default: the DataSource's `schema`, else the connection's `search_path`. */
+  readonly schema?: string;
+  /**
+   * The DataSource whose transaction handlers join: the name of one registered with `@nestjs/typeorm`, a DataSource, or
+   * options for a connection pool of the module's own, which is opened and closed with the application and which
+   * handlers do not see. Default: the application's default DataSource.
+   */
+  readonly dataSource?: string | DataSource | DataSourceOptions;
+  /** Deletion of expired records by a timer in this process, or false. Default: on. */
+  readonly purge?: false | PurgeOptions;
+  /**
+   * Accepts a database with `synchronous_commit = off`, where a crash of the server can lose an answer that was sent,
+   * so that its retry runs again. Default: false, which refuses to boot on it.
+   */
+  readonly allowAsynchronousCommit?: boolean;
+}
+
+/** Makes the module's options, for `forRootAsync({ useClass | useExisting })`. */
+export interface IdempotencyOptionsFactory {
+  createIdempotencyOptions(): IdempotencyModuleOptions | Promise<IdempotencyModuleOptions>;
+}
+
+/** Options of `forRootAsync`: exactly one of the three `use…`. */
+export interface IdempotencyModuleAsyncOptions extends Pick<ModuleMetadata, 'imports'> {
+  readonly inject?: (InjectionToken | OptionalFactoryDependency)[];
+  readonly useFactory?: (...args: never[]) => IdempotencyModuleOptions | Promise<IdempotencyModuleOptions>;
+  readonly useClass?: Type<IdempotencyOptionsFactory>;
+  readonly useExisting?: Type<IdempotencyOptionsFactory>;
+}

@@ -1,0 +1,133 @@
+import type { OnApplicationShutdown, OnModuleInit } from '@nestjs/common';
+import type { ApplicationConfig, ModuleRef, ModulesContainer } from '@nestjs/core';
+import { DataSource } from 'typeorm';
+import { parseDuration } from './core/duration.js';
+import { IdempotencyUsageError } from './core/errors.js';
+import { IdempotencyInterceptor } from './http/idempotency.interceptor.js';
+import { RouteRegistry } from './http/route-registry.js';
+import type { IdempotencyModuleOptions } from './idempotency.options.js';
+import { validateModuleOptions, validateRouteOptions } from './idempotency.options.validation.js';
+import { joinDataSource } from './postgres/ambient-data-source.js';
+import { inspectDatabase } from './postgres/boot-checks.js';
+import { PostgresStore } from './postgres/postgres-store.js';
+import type { PurgeTarget } from './purge/purge.service.js';
+
+const DEFAULT_TABLE = 'idempotency_records';
+const DEFAULT_ACQUIRE_TIMEOUT = 5_000;
+const DEFAULT_PURGE = { interval: 600_000, batchSize: 1_000 } as const;
+
+/** What exists once the database has been looked at. */
+interface Started {
+  readonly dataSource: DataSource;
+  readonly store: PostgresStore;
+  readonly purgeStatement: string;
+  readonly stop: () => Promise<void>;
+}
+
+/** Puts the parts together: checks at boot, and takes apart again at shutdown. */
+export class IdempotencyRuntime implements OnModuleInit, OnApplicationShutdown {
+  readonly #routes: RouteRegistry;
+  #started: Started | undefined;
+
+  constructor(
+    private readonly options: IdempotencyModuleOptions,
+    config: ApplicationConfig,
+    private readonly modules: ModulesContainer,
+    private readonly moduleRef: ModuleRef,
+  ) {
+    validateModuleOptions(options);
+    this.#routes = new RouteRegistry(options, config, validateRouteOptions);
+    const interceptors = config.getGlobalInterceptors();
+    if (interceptors.some((interceptor) => interceptor instanceof IdempotencyInterceptor)) {
+      throw new IdempotencyUsageError(
+        'IDEMPOTENCY_MODULE_TWICE',
+        'IdempotencyModule is configured twice in one application. It is global: call forRoot() once, in the root module.',
+      );
+    }
+    // Here and not in onModuleInit: by then the routes are built. First, so that a replay passes through nobody else.
+    interceptors.unshift(new IdempotencyInterceptor(this.#routes, () => this.#running().store));
+  }
+
+  async onModuleInit(): Promise<void> {
+    this.#routes.scan(this.modules);
+    this.#started = await this.#start();
+  }
+
+  async onApplicationShutdown(): Promise<void> {
+    await this.#started?.stop();
+  }
+
+  purgeTarget(): PurgeTarget {
+    const { dataSource, purgeStatement: statement } = this.#running();
+    const { purge } = this.options;
+    return {
+      dataSource,
+      statement,
+      batchSize: (purge && purge.batchSize) || DEFAULT_PURGE.batchSize,
+      interval: purge === false ? undefined : (parseDuration(purge?.interval) ?? DEFAULT_PURGE.interval),
+    };
+  }
+
+  #running(): Started {
+    if (this.#started) return this.#started;
+    throw new IdempotencyUsageError(
+      'IDEMPOTENCY_NOT_STARTED',
+      'the application has not been initialised: call init().',
+    );
+  }
+
+  async #start(): Promise<Started> {
+    const { dataSource, close } = await this.#dataSource();
+    try {
+      const schema = this.options.schema ?? (dataSource.options as { schema?: string }).schema;
+      const { table = DEFAULT_TABLE, allowAsynchronousCommit = false } = this.options;
+      const inspected = await inspectDatabase(dataSource, { table, schema, allowAsynchronousCommit });
+      const leave = joinDataSource(dataSource);
+      const acquireTimeout = parseDuration(this.options.acquireTimeout) ?? DEFAULT_ACQUIRE_TIMEOUT;
+      const store = new PostgresStore({ dataSource, ...inspected, acquireTimeout });
+      const stop = async (): Promise<void> => {
+        await store.drained();
+        leave();
+        await close();
+      };
+      return { dataSource, store, purgeStatement: inspected.statements.purge, stop };
+    } catch (error) {
+      await close();
+      throw error;
+    }
+  }
+
+  async #dataSource(): Promise<{ dataSource: DataSource; close: () => Promise<void> }> {
+    const { dataSource: choice } = this.options;
+    const isOwn = typeof choice === 'object' && !(choice instanceof DataSource);
+    const dataSource = isOwn ? new DataSource(choice) : (choice ?? DataSource);
+    const resolved = dataSource instanceof DataSource ? dataSource : this.#registered(dataSource);
+    if (resolved.options.type !== 'postgres') throw unsuitable(`is of type "${resolved.options.type}"`);
+    if (isOwn) await resolved.initialize();
+    if (!resolved.isInitialized) throw unsuitable('is not initialised: call its initialize() first');
+    return { dataSource: resolved, close: async () => (isOwn ? resolved.destroy() : undefined) };
+  }
+
+  /** As `@nestjs/typeorm` registers them: the default by its class, others by their names. */
+  #registered(choice: string | typeof DataSource): DataSource {
+    const token =
+      choice === 'default' ? DataSource : typeof choice === 'string' ? `${choice}DataSource` : choice;
+    try {
+      return this.moduleRef.get<DataSource>(token, { strict: false });
+    } catch (cause) {
+      const which = typeof choice === 'string' ? `DataSource named "${choice}"` : 'default DataSource';
+      throw new IdempotencyUsageError(
+        'IDEMPOTENCY_DATA_SOURCE_MISSING',
+        `the application has no ${which}. Import TypeOrmModule.forRoot(…), or set the option "dataSource".`,
+        { cause },
+      );
+    }
+  }
+}
+
+function unsuitable(why: string): IdempotencyUsageError {
+  return new IdempotencyUsageError(
+    'IDEMPOTENCY_DATA_SOURCE_UNSUITABLE',
+    `the DataSource ${why}. Records are kept in PostgreSQL: set the option "dataSource" to one of type "postgres".`,
+  );
+}

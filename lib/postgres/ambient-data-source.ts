@@ -1,0 +1,81 @@
+import type { DataSource, EntityManager, QueryRunner, ReplicationMode } from 'typeorm';
+import { currentFrame, runInFrame } from '../core/ambient.js';
+import type { ClaimedTransaction } from './claimed-transaction.js';
+import { joinedSide, joinRunner } from './joined-query-runner.js';
+import { TransactionFrame } from './transaction-frame.js';
+
+type Work<T> = (manager: EntityManager) => Promise<T>;
+
+/**
+ * Lets whatever goes through a DataSource join the transaction of the handler it is called from.
+ *
+ * Everything in TypeORM that touches the database, repositories and query builders included, asks
+ * `dataSource.createQueryRunner()` for a connection unless it was given one. Overriding that method on this one
+ * instance is therefore enough, and leaves no repository behind that keeps a handler's runner. `transaction` is
+ * overridden besides, so that the work of a nested transaction runs in a frame of its own.
+ *
+ * @returns a function that undoes it.
+ */
+export function joinDataSource(dataSource: DataSource): () => void {
+  const already = joinedDataSources.get(dataSource);
+  if (already) return already;
+  const createRunner = dataSource.createQueryRunner.bind(dataSource);
+  const createManager = dataSource.createEntityManager.bind(dataSource);
+  const joined = (mode?: ReplicationMode): QueryRunner => {
+    const frame = frameOf(dataSource);
+    if (!frame) return createRunner(mode);
+    return joinRunner(createRunner('master'), frame, (frame.owner as ClaimedTransaction).client);
+  };
+  dataSource.createQueryRunner = joined;
+  dataSource.createEntityManager = (runner) => nestInFrames(createManager(runner), dataSource);
+  const restoreManager = overrideTransaction(dataSource.manager, dataSource);
+  const restore = (): void => {
+    joinedDataSources.delete(dataSource);
+    Reflect.deleteProperty(dataSource, 'createQueryRunner');
+    Reflect.deleteProperty(dataSource, 'createEntityManager');
+    restoreManager();
+  };
+  joinedDataSources.set(dataSource, restore);
+  return restore;
+}
+
+/** Two applications may share a DataSource, as tests do. */
+const joinedDataSources = new WeakMap<DataSource, () => void>();
+
+function frameOf(dataSource: DataSource): TransactionFrame | undefined {
+  const frame = currentFrame();
+  if (!(frame instanceof TransactionFrame)) return undefined;
+  return (frame.owner as ClaimedTransaction).dataSource === dataSource ? frame : undefined;
+}
+
+function nestInFrames(manager: EntityManager, dataSource: DataSource): EntityManager {
+  overrideTransaction(manager, dataSource);
+  return manager;
+}
+
+function overrideTransaction(manager: EntityManager, dataSource: DataSource): () => void {
+  const transaction = manager.transaction.bind(manager) as (...args: unknown[]) => Promise<unknown>;
+  const override = async (...args: [Work<unknown>] | [string, Work<unknown>]): Promise<unknown> => {
+    const [isolation, work] = args.length === 1 ? [undefined, args[0]] : args;
+    const isAmbient = manager.queryRunner ? joinedSide(manager.queryRunner) : frameOf(dataSource);
+    if (!isAmbient || typeof work !== 'function') return transaction(...args);
+    return runNested(manager.queryRunner ?? dataSource.createQueryRunner(), isolation, work);
+  };
+  manager.transaction = override;
+  return () => Reflect.deleteProperty(manager, 'transaction');
+}
+
+async function runNested<T>(runner: QueryRunner, isolation: string | undefined, work: Work<T>): Promise<T> {
+  const joined = joinedSide(runner);
+  if (!joined) throw new TypeError('the runner does not belong to the ambient transaction');
+  const frame = await joined.start(isolation, true);
+  try {
+    const result = await runInFrame(frame, () => work(runner.manager));
+    await joined.commit();
+    return result;
+  } catch (error) {
+    // As in TypeORM: the error of the work matters, not that of the rollback.
+    await joined.rollback().catch(() => undefined);
+    throw error;
+  }
+}

@@ -1,0 +1,191 @@
+import type { QueryRunner } from 'typeorm';
+import { IdempotencyUsageError } from '../core/errors.js';
+import type { IsolationLevel } from '../core/store.js';
+import type { NestedPlace, TransactionFrame } from './transaction-frame.js';
+
+/** The members of TypeORM's PostgreSQL runner that joining sets; they are protected or read-only in its types. */
+interface RunnerInternals {
+  databaseConnection: unknown;
+  isTransactionActive: boolean;
+  isReleased: boolean;
+  transactionDepth: number;
+  data: Record<string, unknown>;
+  broadcaster: { broadcast(event: string): Promise<void> };
+  query(...args: unknown[]): Promise<unknown>;
+  startTransaction(isolation?: string): Promise<void>;
+  commitTransaction(): Promise<void>;
+  rollbackTransaction(): Promise<void>;
+  release(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+const STRICTNESS: readonly string[] = [
+  'READ UNCOMMITTED',
+  'READ COMMITTED',
+  'REPEATABLE READ',
+  'SERIALIZABLE',
+];
+
+/** Tells TypeORM's subscribers of a transaction's event, as its own runner does. */
+export function broadcast(runner: QueryRunner, event: string): Promise<void> {
+  return (runner as unknown as RunnerInternals).broadcaster.broadcast(event);
+}
+
+/**
+ * Makes a new runner of TypeORM's work inside the handler's transaction: on its connection, with nested transactions
+ * as savepoints. Only this instance is changed; what it does not override stays TypeORM's.
+ */
+export function joinRunner(runner: QueryRunner, frame: TransactionFrame, client: unknown): QueryRunner {
+  const joined = new JoinedRunner(runner, frame);
+  const sendQuery = runner.query.bind(runner) as (...args: unknown[]) => Promise<unknown>;
+  const overrides: Omit<RunnerInternals, 'isReleased' | 'broadcaster'> = {
+    databaseConnection: client,
+    // Otherwise TypeORM would wrap each save() in a transaction of its own.
+    isTransactionActive: true,
+    transactionDepth: 1,
+    data: frame.data,
+    query: async (...args) => {
+      await joined.turn();
+      return sendQuery(...args);
+    },
+    startTransaction: async (isolation) => {
+      await joined.start(isolation, false);
+    },
+    commitTransaction: () => joined.commit(),
+    rollbackTransaction: () => joined.rollback(),
+    release: () => joined.release(),
+    [Symbol.asyncDispose]: () => joined.dispose(),
+  };
+  Object.assign(runner, overrides);
+  runners.set(runner, joined);
+  return runner;
+}
+
+const runners = new WeakMap<QueryRunner, JoinedRunner>();
+
+/** The joined side of a runner, or undefined for TypeORM's own. */
+export function joinedSide(runner: QueryRunner | undefined): JoinedRunner | undefined {
+  return runner && runners.get(runner);
+}
+
+/** Gives a runner back to its own methods once its transaction has committed, as subscribers find it afterwards. */
+export function detachRunner(runner: QueryRunner, client: unknown): void {
+  const internals = runner as unknown as Partial<RunnerInternals>;
+  delete internals.query;
+  delete internals.startTransaction;
+  delete internals.commitTransaction;
+  delete internals.rollbackTransaction;
+  Object.assign(runner, {
+    databaseConnection: client,
+    isTransactionActive: false,
+    isReleased: false,
+    transactionDepth: 0,
+  });
+}
+
+/** Ends a runner's use of a connection that goes back to the pool. */
+export function retireRunner(runner: QueryRunner): void {
+  Object.assign(runner, { isReleased: true, databaseConnection: undefined });
+}
+
+class JoinedRunner {
+  /** Nested transactions begun on this runner, innermost last. */
+  readonly #places: NestedPlace[] = [];
+  readonly #internals: RunnerInternals;
+
+  constructor(
+    private readonly runner: QueryRunner,
+    private readonly home: TransactionFrame,
+  ) {
+    this.#internals = runner as unknown as RunnerInternals;
+  }
+
+  /** Where the runner's statements belong now. */
+  get frame(): TransactionFrame {
+    return this.#places.at(-1)?.frame ?? this.home;
+  }
+
+  turn(): Promise<void> {
+    return this.frame.turn();
+  }
+
+  async start(isolation: string | undefined, structured: boolean): Promise<TransactionFrame> {
+    this.#refuseStricter(isolation);
+    const place = await this.frame.enterNested(structured);
+    // What was set on the runner before stays visible; what subscribers add belongs to this transaction alone.
+    this.#internals.data = { ...this.#internals.data };
+    this.#places.push(place);
+    try {
+      await broadcast(this.runner, 'BeforeTransactionStart');
+      await this.runner.query(`SAVEPOINT ${place.savepoint}`);
+      this.#internals.transactionDepth += 1;
+      await broadcast(this.runner, 'AfterTransactionStart');
+    } catch (error) {
+      this.#leave();
+      throw error;
+    }
+    return place.frame;
+  }
+
+  async commit(): Promise<void> {
+    const place = this.#innermost('commitTransaction');
+    await broadcast(this.runner, 'BeforeTransactionCommit');
+    await this.runner.query(`RELEASE SAVEPOINT ${place.savepoint}`);
+    place.keep(this.runner);
+    this.#leave();
+  }
+
+  async rollback(): Promise<void> {
+    const place = this.#innermost('rollbackTransaction');
+    await broadcast(this.runner, 'BeforeTransactionRollback');
+    try {
+      await this.runner.query(`ROLLBACK TO SAVEPOINT ${place.savepoint}`);
+    } finally {
+      this.#leave();
+    }
+    for (const runner of [...place.frame.forget(), this.runner])
+      await broadcast(runner, 'AfterTransactionRollback');
+  }
+
+  /** A runner of its own would give its connection back here; this one only becomes unusable. */
+  async release(): Promise<void> {
+    try {
+      while (this.#places.length > 0) await this.rollback();
+    } finally {
+      this.#internals.isReleased = true;
+    }
+  }
+
+  async dispose(): Promise<void> {
+    try {
+      while (this.#places.length > 0) await this.commit();
+    } finally {
+      await this.release();
+    }
+  }
+
+  #leave(): void {
+    this.#places.pop()?.leave();
+    this.#internals.transactionDepth = this.#places.length + 1;
+  }
+
+  #innermost(method: string): NestedPlace {
+    const place = this.#places.at(-1);
+    if (place) return place;
+    throw new IdempotencyUsageError(
+      'IDEMPOTENCY_TRANSACTION_NOT_YOURS',
+      `${method}() was called without startTransaction() on this runner, inside an @Idempotent() handler. Its ` +
+        'transaction is committed when the handler returns; throw an error to roll it back.',
+    );
+  }
+
+  #refuseStricter(isolation: string | undefined): void {
+    const ambient: IsolationLevel = this.home.owner.isolation;
+    if (isolation === undefined || STRICTNESS.indexOf(isolation) <= STRICTNESS.indexOf(ambient)) return;
+    throw new IdempotencyUsageError(
+      'IDEMPOTENCY_ISOLATION_TOO_WEAK',
+      `a nested transaction asked for ${isolation}, but the handler's transaction is ${ambient} and a savepoint cannot ` +
+        `change that. Set @Idempotent({ isolation: '${isolation}' }) on the handler.`,
+    );
+  }
+}

@@ -1,0 +1,75 @@
+import type { ClientBase, QueryResult, QueryResultRow } from 'pg';
+import type { DataSource } from 'typeorm';
+
+/** The part of TypeORM's PostgreSQL driver that hands out connections of the pool. */
+interface PostgresPoolDriver {
+  obtainMasterConnection(): Promise<[client: ClientBase, release: (error?: Error | boolean) => void]>;
+}
+
+/** A connection was not to be had in time. */
+export class AcquireTimeoutError extends Error {
+  override readonly name = 'AcquireTimeoutError';
+
+  constructor(milliseconds: number) {
+    super(`no connection of the pool became free within ${milliseconds} ms`);
+  }
+}
+
+/**
+ * One connection taken from the DataSource's pool. While it is out, a broken socket is remembered instead of being
+ * thrown as an unhandled 'error' event, and a connection with an unknown state never goes back to the pool.
+ */
+export class PooledConnection {
+  #lost = false;
+  #released = false;
+  readonly #onError = (): void => {
+    this.#lost = true;
+  };
+
+  private constructor(
+    readonly client: ClientBase,
+    private readonly giveBack: (error?: Error | boolean) => void,
+  ) {
+    client.on('error', this.#onError);
+  }
+
+  /** Takes a connection; one that arrives after the timeout goes straight back. */
+  static async acquire(dataSource: DataSource, timeout: number): Promise<PooledConnection> {
+    const driver = dataSource.driver as unknown as PostgresPoolDriver;
+    const obtained = driver.obtainMasterConnection();
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        reject(new AcquireTimeoutError(timeout));
+        obtained.then(
+          ([, release]) => release(),
+          () => undefined,
+        );
+      }, timeout);
+    });
+    try {
+      const [client, release] = await Promise.race([obtained, late]);
+      return new PooledConnection(client, release);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Whether the connection broke while it was out. */
+  get lost(): boolean {
+    return this.#lost;
+  }
+
+  query<Row extends QueryResultRow>(text: string, values?: unknown[]): Promise<QueryResult<Row>> {
+    return this.client.query<Row>(text, values);
+  }
+
+  /** Gives the connection back to the pool, or closes it when it is broken or `discard` is set. */
+  release(discard = false): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.client.removeListener('error', this.#onError);
+    // pg-pool listens again from here on, also while it closes what is discarded.
+    this.giveBack(discard || this.#lost);
+  }
+}

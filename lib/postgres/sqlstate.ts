@@ -1,0 +1,67 @@
+import { idempotencyError, IdempotencyFailure } from '../core/errors.js';
+
+/** What PostgreSQL said, or that it could not be asked. */
+export type DatabaseProblem =
+  /** It reported an error and the session lives on. */
+  | { readonly kind: 'refused'; readonly sqlState: string }
+  /** The connection is gone, or the server ended the session. */
+  | { readonly kind: 'lost' };
+
+/** 40001 serialization_failure and 40P01 deadlock_detected: the transaction gave way and may be tried again. */
+export const isConflict = (sqlState: string): boolean => sqlState === '40001' || sqlState === '40P01';
+export const LOCK_NOT_AVAILABLE = '55P03';
+export const IN_FAILED_TRANSACTION = '25P02';
+
+interface ServerError {
+  readonly code: string;
+  readonly severity: string;
+}
+
+function isServerError(error: unknown): error is ServerError {
+  const { code, severity } = error as Partial<ServerError>;
+  return typeof code === 'string' && code.length === 5 && typeof severity === 'string';
+}
+
+/** Tells an error reported by the server, which leaves the session usable, from a lost connection. */
+export function problemOf(error: unknown): DatabaseProblem {
+  if (!isServerError(error) || error.severity === 'FATAL' || error.severity === 'PANIC')
+    return { kind: 'lost' };
+  return { kind: 'refused', sqlState: error.code };
+}
+
+/** The PostgreSQL error inside whatever an ORM wrapped around it, or undefined. */
+export function serverErrorWithin(error: unknown): ServerError | undefined {
+  if (typeof error !== 'object' || error === null) return undefined;
+  if (isServerError(error)) return error;
+  return serverErrorWithin((error as { driverError?: unknown }).driverError);
+}
+
+/** The failure of a claim, or of a statement before COMMIT: nothing took effect. */
+export function failureBeforeCommit(error: unknown): IdempotencyFailure {
+  const problem = problemOf(error);
+  if (problem.kind === 'refused') {
+    if (isConflict(problem.sqlState)) return failure('IDEMPOTENCY_TRANSACTION_CONFLICT', error);
+    if (problem.sqlState === IN_FAILED_TRANSACTION) return failure('IDEMPOTENCY_TRANSACTION_ABORTED', error);
+  }
+  return failure('IDEMPOTENCY_STORE_UNAVAILABLE', error);
+}
+
+/**
+ * The failure of COMMIT itself. An error that the server reported means that it rolled back; a connection lost
+ * meanwhile means that nobody knows.
+ */
+export function failureAtCommit(error: unknown): IdempotencyFailure {
+  const problem = problemOf(error);
+  if (problem.kind === 'lost') return failure('IDEMPOTENCY_OUTCOME_UNKNOWN', error);
+  if (isConflict(problem.sqlState)) return failure('IDEMPOTENCY_TRANSACTION_CONFLICT', error);
+  return isTemporary(problem.sqlState)
+    ? failure('IDEMPOTENCY_STORE_UNAVAILABLE', error)
+    : failure('IDEMPOTENCY_COMMIT_REFUSED', error);
+}
+
+/** Classes 53 insufficient resources, 55 object not in prerequisite state, 57 operator intervention, 58 system error. */
+const isTemporary = (sqlState: string): boolean => /^5[3578]/.test(sqlState);
+
+export function failure(code: Parameters<typeof idempotencyError>[0], cause?: unknown): IdempotencyFailure {
+  return new IdempotencyFailure(idempotencyError(code), { cause });
+}

@@ -1,0 +1,86 @@
+import type { ClientBase } from 'pg';
+
+type Send = (...args: unknown[]) => unknown;
+type Callback = (error: unknown, result?: unknown) => void;
+
+/**
+ * Sends the handler's statements one at a time, in the order they were asked for. A handler may well run several at
+ * once; node-postgres is about to refuse that on one connection. Once closed, nothing more reaches the connection,
+ * which by then may serve another request.
+ */
+export class StatementQueue {
+  #tail: Promise<unknown> | undefined;
+  #closed = false;
+
+  constructor(private readonly refusal: () => Error) {}
+
+  /** The connection as the handler's ORM sees it: everything but `query` is the client's own. */
+  guard(client: ClientBase): ClientBase {
+    const send = client.query.bind(client) as unknown as Send;
+    return Object.create(client, {
+      query: { value: (...args: unknown[]) => this.#query(send, args) },
+    }) as ClientBase;
+  }
+
+  /** Refuses every statement that has not been sent yet, and resolves when the one under way has ended. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#tail;
+  }
+
+  get busy(): boolean {
+    return this.#tail !== undefined;
+  }
+
+  #query(send: Send, args: unknown[]): unknown {
+    if (isSubmittable(args[0])) return this.#submit(send, args[0]);
+    const callback = args.at(-1);
+    if (typeof callback !== 'function') return this.#enqueue(() => send(...args));
+    this.#enqueue(() => send(...args.slice(0, -1))).then(
+      (result) => (callback as Callback)(null, result),
+      callback as Callback,
+    );
+    return undefined;
+  }
+
+  async #enqueue(send: () => unknown): Promise<unknown> {
+    if (this.#closed) throw this.refusal();
+    const result = this.#tail ? this.#tail.then(() => this.#sendIfOpen(send)) : Promise.resolve(send());
+    this.#occupy(result);
+    return result;
+  }
+
+  #sendIfOpen(send: () => unknown): unknown {
+    if (this.#closed) throw this.refusal();
+    return send();
+  }
+
+  /** A cursor or stream: it is handed out at once, and what follows waits until it is closed. */
+  #submit(send: Send, submittable: Submittable): unknown {
+    if (this.#closed) throw this.refusal();
+    const closed = new Promise<void>((resolve) => {
+      submittable.once?.('close', resolve);
+      if (!submittable.once) resolve();
+    });
+    this.#occupy(this.#tail ? this.#tail.then(() => closed) : closed);
+    return send(submittable);
+  }
+
+  #occupy(work: Promise<unknown>): void {
+    const tail = work
+      .catch(() => undefined)
+      .then(() => {
+        if (this.#tail === tail) this.#tail = undefined;
+      });
+    this.#tail = tail;
+  }
+}
+
+interface Submittable {
+  submit(connection: unknown): void;
+  once?(event: 'close', listener: () => void): void;
+}
+
+function isSubmittable(value: unknown): value is Submittable {
+  return typeof (value as Partial<Submittable> | undefined)?.submit === 'function';
+}
