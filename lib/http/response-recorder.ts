@@ -71,10 +71,11 @@ export class ResponseRecorder {
     const isClientGone = this.#closed !== undefined;
     this.letGo();
     if (isClientGone) return;
+    const complete = { ...framing(status, headers, body), ...headers };
     for (const name of this.raw.getHeaderNames()) {
-      if (!(name in headers)) this.raw.removeHeader(name);
+      if (!(name in complete)) this.raw.removeHeader(name);
     }
-    for (const [name, value] of Object.entries(headers)) {
+    for (const [name, value] of Object.entries(complete)) {
       if (value !== undefined && this.raw.getHeader(name) !== value) this.raw.setHeader(name, value);
     }
     this.raw.statusCode = status;
@@ -185,6 +186,12 @@ export class ResponseRecorder {
     source.once('error', onGone);
     source.once('close', onGone);
   }
+}
+
+/** Said here because node:http sends chunks once a length has been removed, as it is when a placeholder's headers go. */
+function framing(status: number, headers: OutgoingHttpHeaders, body: Buffer): OutgoingHttpHeaders {
+  const hasNoBody = status < 200 || status === 204 || status === 304;
+  return hasNoBody || 'transfer-encoding' in headers ? {} : { 'content-length': body.length };
 }
 
 /** The arguments of `write` and `end`, in all their forms. */
