@@ -77,8 +77,9 @@ export function statementsFor(
  * which the purge is deleting would wait for the purge, even with ON CONFLICT DO NOTHING; and DO UPDATE would lock the
  * row of every replay. ON CONFLICT still guards against a rival that committed after this statement's snapshot.
  *
- * The timeouts hold for this transaction only, so that they work through transaction-pooling proxies. They free the
- * key of an owner whose host vanished without closing its connection.
+ * The lock timeout holds for this statement; the handler gets its own back. The other limits hold for this transaction,
+ * so that they work through transaction-pooling proxies. They free the key of an owner whose host vanished without
+ * closing its connection.
  */
 function claim(table: string, serverVersion: number): string {
   const limits = ['statement_timeout', 'idle_in_transaction_session_timeout'];
@@ -86,7 +87,8 @@ function claim(table: string, serverVersion: number): string {
   const setLimits = limits.map((name) => `set_config('${name}', $3, true)`).join(', ');
   return `
 WITH guard AS MATERIALIZED (
-  SELECT pg_try_advisory_xact_lock($1::bigint) AS free, set_config('lock_timeout', $2, true), ${setLimits}
+  SELECT pg_try_advisory_xact_lock($1::bigint) AS free, current_setting('lock_timeout') AS lock_timeout,
+         set_config('lock_timeout', $2, true), ${setLimits}
 ), existing AS MATERIALIZED (
   SELECT fingerprint, status, mode, format_version, response_status, response_headers, response_body, created_at,
          expires_at > clock_timestamp() AS live
@@ -98,7 +100,7 @@ WITH guard AS MATERIALIZED (
   ON CONFLICT DO NOTHING
   RETURNING created_at
 )
-SELECT guard.free, inserted.created_at AS claimed_at, existing.*
+SELECT guard.free, inserted.created_at AS claimed_at, existing.*, set_config('lock_timeout', guard.lock_timeout, true)
   FROM guard LEFT JOIN inserted ON true LEFT JOIN existing ON true`;
 }
 

@@ -1,0 +1,54 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { Controller, Get, Post } from '@nestjs/common';
+import { Idempotent } from 'nestjs-pg-idempotency';
+import { DataSource } from 'typeorm';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
+import { postJson, sendRequest } from '../helpers/http.js';
+
+const SETTINGS = `SELECT current_setting('lock_timeout') AS lock, current_setting('statement_timeout') AS statement,
+                         current_setting('idle_in_transaction_session_timeout') AS idle`;
+
+@Controller('settings')
+class SettingsController {
+  constructor(private readonly dataSource: DataSource) {}
+
+  @Get()
+  outside(): Promise<unknown> {
+    return this.dataSource.query(SETTINGS);
+  }
+
+  @Post()
+  @Idempotent({ maxDuration: '45s' })
+  inside(): Promise<unknown> {
+    return this.dataSource.query(SETTINGS);
+  }
+}
+
+describe.each(ADAPTERS)('session settings (%s)', (adapter) => {
+  let database: TestDatabase;
+  let app: TestApp;
+
+  beforeAll(async () => {
+    database = await createTestDatabase();
+    const extra = { options: '-c lock_timeout=7000' };
+    // One connection, so that what a handler leaves behind is seen.
+    const options = { adapter, databaseUrl: database.url, controllers: [SettingsController], poolSize: 1 };
+    app = await startApp({ ...options, typeorm: { extra } });
+  });
+
+  afterAll(async () => {
+    await app.close();
+    await database.drop();
+  });
+
+  it('bounds a handler by maxDuration but leaves it its own lock timeout, and leaves nothing behind', async () => {
+    const url = `${app.url}/settings`;
+    const before = await sendRequest(url);
+    const inside = await postJson(url, {}, { 'Idempotency-Key': 'settings' });
+    const after = await sendRequest(url);
+    expect(inside.json()).toEqual([{ lock: '7s', statement: '45s', idle: '45s' }]);
+    expect(before.json()).toEqual([{ lock: '7s', statement: '0', idle: '0' }]);
+    expect(after.json()).toEqual(before.json());
+  });
+});
