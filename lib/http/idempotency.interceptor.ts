@@ -59,7 +59,8 @@ export class IdempotencyInterceptor implements NestInterceptor {
       recorder,
       settings,
       baseline,
-      ownHeaders: { ...echo(sentKey), 'idempotency-created-at': seconds(execution.createdAt) },
+      keyHeader: echo(sentKey),
+      recordedHeaders: { 'idempotency-created-at': seconds(execution.createdAt) },
       report: (error, cause) => this.#report(plan, error, cause),
     });
     return run.start(next);

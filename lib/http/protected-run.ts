@@ -17,8 +17,10 @@ export interface RunContext {
   readonly settings: RouteSettings;
   /** The headers at take-over, less those the handler's own decorators set. */
   readonly baseline: OutgoingHttpHeaders;
-  /** Headers of this library for an answer that is recorded. */
-  readonly ownHeaders: OutgoingHttpHeaders;
+  /** The key as it was received, for every answer. */
+  readonly keyHeader: OutgoingHttpHeaders;
+  /** For an answer that is recorded. */
+  readonly recordedHeaders: OutgoingHttpHeaders;
   readonly report: (error: IdempotencyError, cause: unknown) => void;
 }
 
@@ -146,23 +148,28 @@ export class ProtectedRun {
   }
 
   async #answer(held: Answer): Promise<Answer> {
-    const { execution, settings, baseline, ownHeaders } = this.context;
+    const { execution, settings, baseline, keyHeader, recordedHeaders } = this.context;
     const outcome = disposition(this.#handler ?? 'broken', held.status, settings.storage);
     if (this.#replacement || outcome.kind === 'release') {
       await execution.release();
-      return this.#replacement ? this.#instead(this.#replacement) : held;
+      return this.#replacement ? this.#instead(this.#replacement) : withHeaders(held, keyHeader);
     }
     const { headers, body } = await inIdentityCoding(held);
     const recorded = settings.headers.recorded(baseline, headers);
     await execution.complete({ status: held.status, headers: recorded, body }, outcome.handler);
-    return { ...held, headers: { ...held.headers, ...ownHeaders } };
+    return withHeaders(held, { ...keyHeader, ...recordedHeaders });
   }
 
   #instead(error: IdempotencyError, cause?: unknown): Answer {
     this.context.report(error, cause);
-    const { recorder, settings, baseline } = this.context;
-    return settings.problems.answer(error, settings.headers.ofTheExchange(baseline, recorder.held().headers));
+    const { recorder, settings, baseline, keyHeader } = this.context;
+    const headers = settings.headers.ofTheExchange(baseline, recorder.held().headers);
+    return settings.problems.answer(error, { ...headers, ...keyHeader });
   }
+}
+
+function withHeaders(answer: Answer, headers: OutgoingHttpHeaders): Answer {
+  return { ...answer, headers: { ...answer.headers, ...headers } };
 }
 
 function errorOf(error: unknown): IdempotencyError {
