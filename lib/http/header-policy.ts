@@ -1,10 +1,14 @@
 import type { OutgoingHttpHeader, OutgoingHttpHeaders } from 'node:http';
 import type { RecordedHeader } from '../core/record.js';
 
-/** Secrets of one exchange, and headers that belong to one connection (RFC 9110, section 7.6.1). */
-const NEVER_STORED = new Set([
+/** Secrets of one exchange. */
+const SECRETS = new Set([
   ...['set-cookie', 'set-cookie2', 'cookie', 'authorization', 'proxy-authorization', 'www-authenticate'],
   ...['proxy-authenticate', 'authentication-info', 'proxy-authentication-info'],
+]);
+
+/** Headers that belong to one connection (RFC 9110, section 7.6.1) or one message. */
+const FRAMING = new Set([
   ...['connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'],
   ...['content-length', 'date'],
 ]);
@@ -15,7 +19,7 @@ const OF_THE_EXCHANGE =
 
 /** Whether a header is kept out of the table whatever the options say. The name is in lower case. */
 export function isNeverStored(name: string): boolean {
-  return NEVER_STORED.has(name);
+  return SECRETS.has(name) || FRAMING.has(name);
 }
 
 /** Which headers are recorded, and which a replay takes from its own exchange. */
@@ -45,13 +49,17 @@ export class HeaderPolicy {
     return headers;
   }
 
-  /** The headers of a replay: what the current exchange brings, with the recorded ones over it. */
+  /**
+   * The headers of a replay: what the current exchange brings, with the recorded ones over it. No handler ran in it, so
+   * that whatever is never recorded, cookies included, comes from hooks and is this client's own.
+   */
   replayed(
     baseline: OutgoingHttpHeaders,
     current: OutgoingHttpHeaders,
     recorded: readonly RecordedHeader[],
   ): OutgoingHttpHeaders {
-    const headers: OutgoingHttpHeaders = this.ofTheExchange(baseline, current);
+    const own = Object.entries(current).filter(([name]) => !this.isRecorded(name) && !FRAMING.has(name));
+    const headers: OutgoingHttpHeaders = { ...baseline, ...Object.fromEntries(own) };
     for (const [name, value] of recorded) {
       if (value === null) Reflect.deleteProperty(headers, name);
       else headers[name] = typeof value === 'string' ? value : [...value];

@@ -85,8 +85,9 @@ export class IdempotencyInterceptor implements NestInterceptor {
   #reject({ plan, exchange, sentKey }: Visit, error: IdempotencyError, cause?: unknown): Observable<never> {
     const problem = plan.settings.problems.problem(error);
     const recorder = new ResponseRecorder(exchange.rawResponse, Infinity, () => {
-      const answer = completeRejection(recorder.held(), problem);
-      recorder.send({ ...answer, headers: { ...answer.headers, ...echo(sentKey) } });
+      void completeRejection(recorder.held(), problem).then((answer) => {
+        recorder.send({ ...answer, headers: { ...answer.headers, ...echo(sentKey) } });
+      });
     });
     this.#report(plan, error, cause);
     return throwError(() => new IdempotencyException(error, problem, cause));

@@ -1,14 +1,18 @@
 import { promisify } from 'node:util';
-import { brotliDecompress, gunzip, inflate } from 'node:zlib';
+import * as zlib from 'node:zlib';
 import type { Answer } from './response-recorder.js';
 
 type Decode = (body: Buffer) => Promise<Buffer>;
 
-const DECODERS: Readonly<Record<string, Decode>> = {
-  gzip: promisify(gunzip),
-  'x-gzip': promisify(gunzip),
-  deflate: promisify(inflate),
-  br: promisify(brotliDecompress),
+/** Node has it since 22.15, and where it has, `@fastify/compress` prefers it. */
+const { zstdDecompress } = zlib as { zstdDecompress?: typeof zlib.gunzip };
+
+const DECODERS: Readonly<Record<string, Decode | undefined>> = {
+  gzip: promisify(zlib.gunzip),
+  'x-gzip': promisify(zlib.gunzip),
+  deflate: promisify(zlib.inflate),
+  br: promisify(zlib.brotliDecompress),
+  zstd: zstdDecompress && promisify(zstdDecompress),
 };
 
 /**

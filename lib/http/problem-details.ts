@@ -2,6 +2,7 @@ import { HttpException } from '@nestjs/common';
 import type { OutgoingHttpHeaders } from 'node:http';
 import type { IdempotencyError } from '../core/errors.js';
 import type { ErrorFormatter } from '../idempotency.options.js';
+import { inIdentityCoding } from './identity-coding.js';
 import type { Answer } from './response-recorder.js';
 
 /** Where errors are documented unless the application says otherwise. */
@@ -76,8 +77,12 @@ export class IdempotencyException extends HttpException {
  * Completes what a filter wrote for an exception: the headers always, the media type only where the body is the one
  * that was proposed, since a filter with an envelope of its own has its own type.
  */
-export function completeRejection(held: Answer, { body, contentType, headers }: Problem): Answer {
-  const isUnchanged = held.body.equals(Buffer.from(JSON.stringify(body)));
+export async function completeRejection(
+  held: Answer,
+  { body, contentType, headers }: Problem,
+): Promise<Answer> {
+  const { body: written } = await inIdentityCoding(held).catch(() => held);
+  const isUnchanged = written.equals(Buffer.from(JSON.stringify(body)));
   const type = isUnchanged ? { 'content-type': `${contentType}; charset=utf-8` } : {};
   return { ...held, headers: { ...held.headers, ...headers, ...type } };
 }

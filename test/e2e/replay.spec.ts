@@ -35,6 +35,10 @@ interface Reply {
   hijack?(): void;
 }
 
+interface FastifyInstance {
+  addHook(name: string, hook: (request: unknown, reply: Reply) => Promise<void>): void;
+}
+
 let runs = 0;
 
 /** Every answer has something that no second run would repeat. */
@@ -239,12 +243,10 @@ describe.each(ADAPTERS)('a replay (%s)', (adapter) => {
             next();
           });
         } else {
-          nest
-            .getHttpAdapter()
-            .getInstance()
-            .addHook('onRequest', async (_request: unknown, reply: Reply) => {
-              reply.header('X-Default', 'set before the handler');
-            });
+          const fastify = nest.getHttpAdapter().getInstance() as unknown as FastifyInstance;
+          fastify.addHook('onRequest', async (_request, reply) => {
+            reply.header('X-Default', 'set before the handler');
+          });
         }
       },
     });
