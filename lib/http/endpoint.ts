@@ -4,9 +4,12 @@ import type { Exchange } from './exchange.js';
 /** A version as a handler or controller declares it. */
 export type DeclaredVersion = string | symbol | readonly (string | symbol)[] | undefined;
 
+/** A parameter or wildcard and its name; an escaped colon, `\:` on Express and `::` on Fastify, is text. */
+const NAMED_PART = /(?<![\\:])([:*])(?:[$\p{ID_Continue}]+|"[^"]*")/gu;
+
 /** A route template whose parameter names do not count: `/labels/:id` and `/labels/:labelId` are the same. */
 export function anonymousTemplate(template: string): string {
-  const anonymous = template.replace(/:\w+/g, ':').replace(/\/{2,}/g, '/');
+  const anonymous = template.replace(NAMED_PART, '$1').replace(/\/{2,}/g, '/');
   return anonymous.length > 1 ? anonymous.replace(/\/$/, '') : anonymous || '/';
 }
 
@@ -15,38 +18,38 @@ export function endpointName(method: string, template: string, version: string |
   return `${method} ${anonymousTemplate(template)}${version === undefined ? '' : ` (version ${version})`}`;
 }
 
-/** The version a request is served in, where its path does not say it. */
+/** The version a request is served in, where its path does not say it; undefined where it is neutral. */
 export function versionOf(
   exchange: Exchange,
   declared: DeclaredVersion,
   versioning: VersioningOptions | undefined,
 ): string | undefined {
-  if (!versioning || versioning.type === VersioningType.URI || declared === undefined) return undefined;
+  if (!versioning || versioning.type === VersioningType.URI) return undefined;
   const versions = versionNames(declared);
-  if (versions.length <= 1) return versions[0];
-  const requested = requestedVersions(exchange, versioning);
-  return versions.find((version) => requested.includes(version)) ?? versions.join(',');
+  if (versions.length === 1) return versions[0];
+  return requestedVersions(exchange, versioning).find((version) => versions.includes(version));
 }
 
-/** The names among declared versions; VERSION_NEUTRAL has none. */
-export function versionNames(declared: DeclaredVersion): string[] {
-  const versions = Array.isArray(declared)
-    ? (declared as (string | symbol)[])
-    : [declared as string | symbol];
+/** The names of declared versions; undefined stands for none, as VERSION_NEUTRAL does. */
+export function versionNames(declared: DeclaredVersion): (string | undefined)[] {
   // VERSION_NEUTRAL is a symbol.
-  return versions.filter((version) => typeof version === 'string');
+  return [declared].flat().map((version) => (typeof version === 'string' ? version : undefined));
 }
 
-function requestedVersions({ rawRequest, request }: Exchange, versioning: VersioningOptions): string[] {
+/** As Nest's adapters read them, the preferred one first. */
+function requestedVersions({ rawRequest }: Exchange, versioning: VersioningOptions): string[] {
   switch (versioning.type) {
     case VersioningType.HEADER:
-      return [rawRequest.headers[versioning.header.toLowerCase()] ?? []].flat().map((value) => value.trim());
-    case VersioningType.MEDIA_TYPE: {
-      const [, ...parameters] = (rawRequest.headers.accept ?? '').split(';');
-      return parameters.map((parameter) => parameter.trim().replace(versioning.key, ''));
-    }
+      return [rawRequest.headers[versioning.header.toLowerCase()] ?? []].flat();
+    case VersioningType.MEDIA_TYPE:
+      return (rawRequest.headers.accept ?? '')
+        .split(/[,;]/)
+        .map((parameter) => parameter.trim())
+        .filter((parameter) => parameter.startsWith(versioning.key))
+        .map((parameter) => parameter.slice(versioning.key.length).replace(/^"(.*)"$/, '$1'));
     case VersioningType.CUSTOM:
-      return [versioning.extractor(request)].flat();
+      // Fastify routes, and asks for the version, before it has made a request of its own.
+      return [versioning.extractor(rawRequest)].flat();
     default:
       return [];
   }

@@ -6,7 +6,7 @@ import { idempotencyError, IdempotencyFailure, type IdempotencyError } from '../
 import type { Execution } from '../core/store.js';
 import { BodyTooLargeError, holdBody, isStreamedBody } from './held-body.js';
 import { inIdentityCoding } from './identity-coding.js';
-import { IdempotencyException } from './problem-details.js';
+import { completeRejection, IdempotencyException } from './problem-details.js';
 import type { Answer, ResponseRecorder } from './response-recorder.js';
 import type { RouteSettings } from './route-settings.js';
 
@@ -32,6 +32,8 @@ export class ProtectedRun {
   #handler: HandlerEnd | undefined;
   /** Sent in place of the held response. */
   #replacement: IdempotencyError | undefined;
+  /** What was thrown to the exception filters, which write its body. */
+  #thrown: IdempotencyException | undefined;
   #concluding = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -98,7 +100,8 @@ export class ProtectedRun {
 
   #exception({ error, cause }: IdempotencyFailure): IdempotencyException {
     this.context.report(error, cause);
-    return new IdempotencyException(error, this.context.settings.problems.problem(error), cause);
+    this.#thrown = new IdempotencyException(error, this.context.settings.problems.problem(error), cause);
+    return this.#thrown;
   }
 
   /** Nobody waits for the handler any more: it is not known how it would have ended. */
@@ -152,7 +155,9 @@ export class ProtectedRun {
     const outcome = disposition(this.#handler ?? 'broken', held.status, settings.storage);
     if (this.#replacement || outcome.kind === 'release') {
       await execution.release();
-      return this.#replacement ? this.#instead(this.#replacement) : withHeaders(held, keyHeader);
+      if (this.#replacement) return this.#instead(this.#replacement);
+      const answer = this.#thrown ? await completeRejection(held, this.#thrown.problem) : held;
+      return withHeaders(answer, keyHeader);
     }
     const { headers, body } = await inIdentityCoding(held);
     const recorded = settings.headers.recorded(baseline, headers);

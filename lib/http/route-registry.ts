@@ -156,14 +156,12 @@ function routeNames(
 ): string[] {
   if (plan.settings.endpoint !== undefined) return [plan.settings.endpoint];
   const method = RequestMethod[Reflect.getMetadata(nest.METHOD, handler) as RequestMethod];
-  const versions = config.getVersioning() ? versionNames(plan.version) : [];
+  const versions = config.getVersioning() ? versionNames(plan.version) : [undefined];
   const names: string[] = [];
   for (const base of pathsOf(controller)) {
     for (const path of pathsOf(handler)) {
       const template = anonymousTemplate(`/${prefix}/${base}/${path}`);
-      for (const version of versions.length > 0 ? versions : [undefined]) {
-        names.push(endpointName(method, template, version));
-      }
+      for (const version of versions) names.push(endpointName(method, template, version));
     }
   }
   return [...new Set(names)];
