@@ -55,15 +55,18 @@ export class StatementQueue {
     return send();
   }
 
-  /** A cursor or stream: it is handed out at once, and what follows waits until it is closed. */
+  /** A cursor or stream: it is handed out at once, sent in its turn, and what follows waits until it is through. */
   #submit(send: Send, submittable: Submittable): unknown {
     if (this.#closed) throw this.refusal();
-    const closed = new Promise<void>((resolve) => {
-      submittable.once?.('close', resolve);
-      if (!submittable.once) resolve();
-    });
-    this.#occupy(this.#tail ? this.#tail.then(() => closed) : closed);
-    return send(submittable);
+    const start = (): unknown => {
+      if (submittable.destroyed) return undefined;
+      if (this.#closed) return submittable.handleError(this.refusal());
+      const through = endOf(submittable);
+      send(submittable);
+      return through;
+    };
+    this.#occupy(this.#tail ? this.#tail.then(start) : Promise.resolve(start()));
+    return submittable;
   }
 
   #occupy(work: Promise<unknown>): void {
@@ -76,11 +79,33 @@ export class StatementQueue {
   }
 }
 
+/** What node-postgres needs of a query that it did not make itself. */
 interface Submittable {
   submit(connection: unknown): void;
-  once?(event: 'close', listener: () => void): void;
+  handleError(...args: unknown[]): unknown;
+  handleReadyForQuery(...args: unknown[]): unknown;
+  /** Set on streams that were given up. */
+  readonly destroyed?: boolean;
 }
 
 function isSubmittable(value: unknown): value is Submittable {
   return typeof (value as Partial<Submittable> | undefined)?.submit === 'function';
+}
+
+/** Resolves when the server is through with it; cursors have no event for that which all of them emit. */
+function endOf(submittable: Submittable): Promise<void> {
+  const handleError = submittable.handleError.bind(submittable);
+  const handleReadyForQuery = submittable.handleReadyForQuery.bind(submittable);
+  return new Promise((resolve) => {
+    Object.assign(submittable, {
+      handleError: (...args: unknown[]) => {
+        resolve();
+        return handleError(...args);
+      },
+      handleReadyForQuery: (...args: unknown[]) => {
+        resolve();
+        return handleReadyForQuery(...args);
+      },
+    });
+  });
 }
