@@ -4,6 +4,9 @@ import { runInFrame, type AfterCommitWork } from '../core/ambient.js';
 import { broadcast, detachRunner, retireRunner } from './joined-query-runner.js';
 import type { PooledConnection } from './pooled-connection.js';
 
+/** What subscribers are told when a transaction has ended. */
+export type EndOfTransaction = 'AfterTransactionCommit' | 'AfterTransactionRollback';
+
 /** Does what waits for a COMMIT, without holding up the response, and knows when all of it is done. */
 export class AfterCommit {
   readonly #logger = new Logger('Idempotency');
@@ -12,16 +15,38 @@ export class AfterCommit {
   /** Tells subscribers, gives the connection back, then runs the handler's own work in order. */
   start(
     connection: PooledConnection,
+    event: EndOfTransaction,
     runners: readonly QueryRunner[],
     work: readonly AfterCommitWork[],
   ): void {
     if (runners.length === 0) connection.release();
     if (runners.length === 0 && work.length === 0) return;
     const running = runInFrame(undefined, async () => {
-      if (runners.length > 0) await this.#tellSubscribers(connection, runners);
-      for (const each of work) await this.#attempt(each);
+      if (runners.length > 0) await this.tell(connection, event, runners);
+      for (const each of work) await this.attempt(each);
     }).finally(() => this.#running.delete(running));
     this.#running.add(running);
+  }
+
+  /**
+   * Tells subscribers and gives the connection back, not before all were told: a subscriber may query through the
+   * event's runner. A connection that is broken or still in the transaction goes first.
+   */
+  async tell(
+    connection: PooledConnection,
+    event: EndOfTransaction,
+    runners: readonly QueryRunner[],
+    usable = true,
+  ): Promise<void> {
+    if (!usable) connection.release(true);
+    await runInFrame(undefined, async () => {
+      for (const runner of runners) {
+        if (usable) detachRunner(runner, connection.client);
+        await this.attempt(() => broadcast(runner, event));
+        retireRunner(runner);
+      }
+    });
+    connection.release();
   }
 
   /** Resolves when nothing is under way any more. */
@@ -29,21 +54,15 @@ export class AfterCommit {
     while (this.#running.size > 0) await Promise.all(this.#running);
   }
 
-  /** A subscriber may query through the event's runner, so the connection is kept until all were told. */
-  async #tellSubscribers(connection: PooledConnection, runners: readonly QueryRunner[]): Promise<void> {
-    for (const runner of runners) {
-      detachRunner(runner, connection.client);
-      await this.#attempt(() => broadcast(runner, 'AfterTransactionCommit'));
-      retireRunner(runner);
-    }
-    connection.release();
-  }
-
-  async #attempt(work: AfterCommitWork): Promise<void> {
+  /** Runs what can no longer change what becomes of the request. */
+  async attempt(work: AfterCommitWork): Promise<void> {
     try {
       await work();
     } catch (error) {
-      this.#logger.error('Work after COMMIT failed; the request itself has taken effect.', stackOf(error));
+      this.#logger.error(
+        'A subscriber, or work for after the commit, failed; what becomes of the request was settled before.',
+        stackOf(error),
+      );
     }
   }
 }

@@ -55,11 +55,21 @@ function nestInFrames(manager: EntityManager, dataSource: DataSource): EntityMan
 
 function overrideTransaction(manager: EntityManager, dataSource: DataSource): () => void {
   const transaction = manager.transaction.bind(manager) as (...args: unknown[]) => Promise<unknown>;
-  const override = async (...args: [Work<unknown>] | [string, Work<unknown>]): Promise<unknown> => {
-    const [isolation, work] = args.length === 1 ? [undefined, args[0]] : args;
+  // DataSource.transaction(work) passes a second argument, undefined.
+  const override = async (
+    ...args: [Work<unknown>, undefined?] | [string, Work<unknown>]
+  ): Promise<unknown> => {
+    const [isolation, work] = typeof args[0] === 'function' ? [undefined, args[0]] : args;
     const isAmbient = manager.queryRunner ? joinedSide(manager.queryRunner) : frameOf(dataSource);
     if (!isAmbient || typeof work !== 'function') return transaction(...args);
-    return runNested(manager.queryRunner ?? dataSource.createQueryRunner(), isolation, work);
+    if (manager.queryRunner) return runNested(manager.queryRunner, isolation, work);
+    const runner = dataSource.createQueryRunner();
+    try {
+      return await runNested(runner, isolation, work);
+    } finally {
+      // Entities with lazy relations keep the runner they were loaded by, and take another once it is released.
+      await runner.release();
+    }
   };
   manager.transaction = override;
   return () => Reflect.deleteProperty(manager, 'transaction');

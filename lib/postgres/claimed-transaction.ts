@@ -1,19 +1,24 @@
 import type { ClientBase } from 'pg';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { runInFrame } from '../core/ambient.js';
+import { IdempotencyFailure } from '../core/errors.js';
 import type { RecordedResponse } from '../core/record.js';
 import type { Claim, Execution, IsolationLevel } from '../core/store.js';
 import type { AfterCommit } from './after-commit.js';
 import { broadcast, joinRunner } from './joined-query-runner.js';
 import { finishedError } from './late-work.js';
-import type { PooledConnection } from './pooled-connection.js';
-import { failure, failureAtCommit, failureBeforeCommit, isConflict, serverErrorWithin } from './sqlstate.js';
+import { ROLLBACK_PATIENCE, within, type PooledConnection } from './pooled-connection.js';
+import {
+  failure,
+  failureAtCommit,
+  failureBeforeCommit,
+  isConflict,
+  problemOf,
+  serverErrorWithin,
+} from './sqlstate.js';
 import { StatementQueue } from './statement-queue.js';
-import { COMMIT, ROLLBACK, ROLLBACK_TO_SAVEPOINT, type Statements } from './statements.js';
+import { COMMIT, ROLLBACK_TO_SAVEPOINT, type Statements } from './statements.js';
 import { TransactionFrame, type FrameOwner } from './transaction-frame.js';
-
-/** Milliseconds a rollback waits for a statement of the handler that nobody awaits, before it cuts the connection. */
-const ROLLBACK_PATIENCE = 1_000;
 
 /** What a claimed transaction needs from the store that opened it. */
 export interface TransactionContext {
@@ -79,8 +84,8 @@ export class ClaimedTransaction implements Execution, FrameOwner {
     if (this.dataSource.subscribers.length === 0) return;
     this.#rootRunner = runInFrame(undefined, () => this.dataSource.createQueryRunner('master'));
     joinRunner(this.#rootRunner, this.#root, this.client);
-    await broadcast(this.#rootRunner, 'BeforeTransactionStart');
-    await broadcast(this.#rootRunner, 'AfterTransactionStart');
+    await this.#announce('BeforeTransactionStart');
+    await this.#announce('AfterTransactionStart');
   }
 
   run<T>(work: () => T): T {
@@ -89,9 +94,13 @@ export class ClaimedTransaction implements Execution, FrameOwner {
 
   explain(error: unknown): unknown {
     const serverError = serverErrorWithin(error);
+    const isLost = this.connection.lost || (serverError && problemOf(serverError).kind === 'lost');
+    // The server's own limits began with the claim, so that they may strike before this process' timer.
+    if ((isLost || serverError) && this.connection.heldFor >= this.claim.maxDuration)
+      return failure('IDEMPOTENCY_MAX_DURATION_EXCEEDED', error);
     if (serverError && isConflict(serverError.code))
       return failure('IDEMPOTENCY_TRANSACTION_CONFLICT', error);
-    return this.connection.lost ? failure('IDEMPOTENCY_STORE_UNAVAILABLE', error) : error;
+    return isLost ? failure('IDEMPOTENCY_STORE_UNAVAILABLE', error) : error;
   }
 
   async complete(response: RecordedResponse, handler: 'returned' | 'threw'): Promise<void> {
@@ -100,21 +109,21 @@ export class ClaimedTransaction implements Execution, FrameOwner {
       await this.#store(response, handler);
     } catch (error) {
       await this.release();
-      throw failureBeforeCommit(error);
+      throw error instanceof IdempotencyFailure ? error : failureBeforeCommit(error);
     }
     await this.#commit();
-    const released = this.#rootRunner ? [...this.#root.released, this.#rootRunner] : this.#root.released;
-    this.context.afterCommit.start(this.connection, released, this.#root.deferred);
+    const event = handler === 'threw' ? 'AfterTransactionRollback' : 'AfterTransactionCommit';
+    this.context.afterCommit.start(this.connection, event, this.#runners, this.#root.deferred);
   }
 
   async release(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
     this.#open = false;
-    const isIdle = await within(ROLLBACK_PATIENCE, this.#queue.close());
-    const isRolledBack = isIdle && (await this.#rollBack());
-    this.connection.release(!isRolledBack);
     await this.#announceRollback();
+    const isIdle = await within(ROLLBACK_PATIENCE, this.#queue.close());
+    const isRolledBack = isIdle && (await this.connection.rollBack());
+    await this.#tellRolledBack(isRolledBack);
   }
 
   abandon(): void {
@@ -125,14 +134,18 @@ export class ClaimedTransaction implements Execution, FrameOwner {
   }
 
   async #undoHandler(): Promise<void> {
+    await this.#announceRollback();
     this.#open = false;
     await this.#queue.close();
     await this.connection.query(ROLLBACK_TO_SAVEPOINT);
-    for (const runner of this.#root.forget()) await broadcast(runner, 'AfterTransactionRollback');
+    this.#root.deferred.length = 0;
   }
 
   async #settleHandler(): Promise<void> {
-    if (this.#rootRunner) await broadcast(this.#rootRunner, 'BeforeTransactionCommit');
+    await this.#announce('BeforeTransactionCommit').catch((error: unknown) => {
+      const explained = this.explain(error);
+      throw explained === error ? failure('IDEMPOTENCY_RESPONSE_FAILED', error) : explained;
+    });
     this.#open = false;
     await this.#queue.close();
     // A nested transaction that nobody awaited is half done.
@@ -165,38 +178,29 @@ export class ClaimedTransaction implements Execution, FrameOwner {
       const { command } = await this.connection.query(COMMIT);
       if (command === 'COMMIT') return;
     } catch (error) {
-      this.connection.release(true);
-      await this.#announceRollback();
+      await this.#tellRolledBack(false);
       throw failureAtCommit(error);
     }
-    this.connection.release();
-    await this.#announceRollback();
+    await this.#tellRolledBack(true);
     throw failure('IDEMPOTENCY_TRANSACTION_ABORTED');
   }
 
-  async #rollBack(): Promise<boolean> {
-    try {
-      if (!this.connection.lost) await this.connection.query(ROLLBACK);
-      return true;
-    } catch {
-      return false;
-    }
+  /** The runners whose subscribers wait for the end of the transaction. */
+  get #runners(): QueryRunner[] {
+    return this.#rootRunner ? [...this.#root.released, this.#rootRunner] : [];
   }
 
-  async #announceRollback(): Promise<void> {
-    if (!this.#rootRunner) return;
-    for (const runner of [...this.#root.forget(), this.#rootRunner]) {
-      await broadcast(runner, 'AfterTransactionRollback').catch(() => undefined);
-    }
+  /** Tells subscribers while the transaction goes on; what they do through the DataSource joins it. */
+  async #announce(event: string): Promise<void> {
+    const runner = this.#rootRunner;
+    if (runner) await this.run(() => broadcast(runner, event));
   }
-}
 
-async function within(milliseconds: number, work: Promise<void>): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<false>((resolve) => (timer = setTimeout(resolve, milliseconds, false)));
-  try {
-    return await Promise.race([work.then(() => true as const), late]);
-  } finally {
-    clearTimeout(timer);
+  #announceRollback(): Promise<void> {
+    return this.context.afterCommit.attempt(() => this.#announce('BeforeTransactionRollback'));
+  }
+
+  #tellRolledBack(usable: boolean): Promise<void> {
+    return this.context.afterCommit.tell(this.connection, 'AfterTransactionRollback', this.#runners, usable);
   }
 }

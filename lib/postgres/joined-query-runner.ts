@@ -1,7 +1,8 @@
 import type { QueryRunner } from 'typeorm';
+import { currentFrame } from '../core/ambient.js';
 import { IdempotencyUsageError } from '../core/errors.js';
 import type { IsolationLevel } from '../core/store.js';
-import type { NestedPlace, TransactionFrame } from './transaction-frame.js';
+import { TransactionFrame, type NestedPlace } from './transaction-frame.js';
 
 /** The members of TypeORM's PostgreSQL runner that joining sets; they are protected or read-only in its types. */
 interface RunnerInternals {
@@ -12,6 +13,7 @@ interface RunnerInternals {
   data: Record<string, unknown>;
   broadcaster: { broadcast(event: string): Promise<void> };
   query(...args: unknown[]): Promise<unknown>;
+  stream(...args: unknown[]): Promise<unknown>;
   startTransaction(isolation?: string): Promise<void>;
   commitTransaction(): Promise<void>;
   rollbackTransaction(): Promise<void>;
@@ -36,8 +38,9 @@ export function broadcast(runner: QueryRunner, event: string): Promise<void> {
  * as savepoints. Only this instance is changed; what it does not override stays TypeORM's.
  */
 export function joinRunner(runner: QueryRunner, frame: TransactionFrame, client: unknown): QueryRunner {
-  const joined = new JoinedRunner(runner, frame);
-  const sendQuery = runner.query.bind(runner) as (...args: unknown[]) => Promise<unknown>;
+  const sendQuery = runner.query.bind(runner) as Send;
+  const sendStream = runner.stream.bind(runner) as Send;
+  const joined = new JoinedRunner(runner, frame, sendQuery);
   const overrides: Omit<RunnerInternals, 'isReleased' | 'broadcaster'> = {
     databaseConnection: client,
     // Otherwise TypeORM would wrap each save() in a transaction of its own.
@@ -47,6 +50,10 @@ export function joinRunner(runner: QueryRunner, frame: TransactionFrame, client:
     query: async (...args) => {
       await joined.turn();
       return sendQuery(...args);
+    },
+    stream: async (...args) => {
+      await joined.turn();
+      return sendStream(...args);
     },
     startTransaction: async (isolation) => {
       await joined.start(isolation, false);
@@ -61,6 +68,8 @@ export function joinRunner(runner: QueryRunner, frame: TransactionFrame, client:
   return runner;
 }
 
+type Send = (...args: unknown[]) => Promise<unknown>;
+
 const runners = new WeakMap<QueryRunner, JoinedRunner>();
 
 /** The joined side of a runner, or undefined for TypeORM's own. */
@@ -68,10 +77,12 @@ export function joinedSide(runner: QueryRunner | undefined): JoinedRunner | unde
   return runner && runners.get(runner);
 }
 
-/** Gives a runner back to its own methods once its transaction has committed, as subscribers find it afterwards. */
+/** Gives a runner back to its own methods once its transaction has ended, as subscribers find it afterwards. */
 export function detachRunner(runner: QueryRunner, client: unknown): void {
+  runners.delete(runner);
   const internals = runner as unknown as Partial<RunnerInternals>;
   delete internals.query;
+  delete internals.stream;
   delete internals.startTransaction;
   delete internals.commitTransaction;
   delete internals.rollbackTransaction;
@@ -96,28 +107,37 @@ class JoinedRunner {
   constructor(
     private readonly runner: QueryRunner,
     private readonly home: TransactionFrame,
+    /** Sends at once, for what marks a nested transaction's bounds. */
+    private readonly send: Send,
   ) {
     this.#internals = runner as unknown as RunnerInternals;
   }
 
-  /** Where the runner's statements belong now. */
-  get frame(): TransactionFrame {
-    return this.#places.at(-1)?.frame ?? this.home;
+  /**
+   * Where a statement on the runner belongs. Code inside one of the runner's transactions is told from its siblings by
+   * the frame it runs in; all other code that has the runner means its innermost transaction.
+   */
+  get #frame(): TransactionFrame {
+    const outermost = this.#places[0];
+    const current = currentFrame();
+    const own = outermost?.frame ?? this.home;
+    if (current instanceof TransactionFrame && current.isWithin(own)) return current;
+    return outermost?.structured ? (this.#places.at(-1)?.frame ?? own) : own;
   }
 
   turn(): Promise<void> {
-    return this.frame.turn();
+    return this.#frame.active.turn();
   }
 
   async start(isolation: string | undefined, structured: boolean): Promise<TransactionFrame> {
     this.#refuseStricter(isolation);
-    const place = await this.frame.enterNested(structured);
+    const place = await this.#frame.enterNested(structured);
     // What was set on the runner before stays visible; what subscribers add belongs to this transaction alone.
     this.#internals.data = { ...this.#internals.data };
     this.#places.push(place);
     try {
       await broadcast(this.runner, 'BeforeTransactionStart');
-      await this.runner.query(`SAVEPOINT ${place.savepoint}`);
+      await this.send(`SAVEPOINT ${place.savepoint}`);
       this.#internals.transactionDepth += 1;
       await broadcast(this.runner, 'AfterTransactionStart');
     } catch (error) {
@@ -130,7 +150,8 @@ class JoinedRunner {
   async commit(): Promise<void> {
     const place = this.#innermost('commitTransaction');
     await broadcast(this.runner, 'BeforeTransactionCommit');
-    await this.runner.query(`RELEASE SAVEPOINT ${place.savepoint}`);
+    place.frame.close();
+    await this.send(`RELEASE SAVEPOINT ${place.savepoint}`);
     place.keep(this.runner);
     this.#leave();
   }
@@ -138,13 +159,15 @@ class JoinedRunner {
   async rollback(): Promise<void> {
     const place = this.#innermost('rollbackTransaction');
     await broadcast(this.runner, 'BeforeTransactionRollback');
+    place.frame.close();
     try {
-      await this.runner.query(`ROLLBACK TO SAVEPOINT ${place.savepoint}`);
+      await this.send(`ROLLBACK TO SAVEPOINT ${place.savepoint}`);
     } finally {
+      // Where it could not be sent, the handler's transaction has been rolled back, or this part of it.
       this.#leave();
+      for (const runner of [...place.frame.forget(), this.runner])
+        await broadcast(runner, 'AfterTransactionRollback');
     }
-    for (const runner of [...place.frame.forget(), this.runner])
-      await broadcast(runner, 'AfterTransactionRollback');
   }
 
   /** A runner of its own would give its connection back here; this one only becomes unusable. */

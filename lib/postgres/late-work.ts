@@ -6,12 +6,23 @@ let installed = false;
 
 /** The error for work that goes on after its handler has ended. */
 export function finishedError(): IdempotencyUsageError {
-  survivingUnawaitedWork();
-  return new IdempotencyUsageError(
-    'IDEMPOTENCY_TRANSACTION_FINISHED',
+  return finished(
     'the transaction of this @Idempotent() handler has ended, and work that the handler started went on using it. ' +
       'Await it in the handler, or run it outside the transaction: outside(() => …), or afterCommit(() => …).',
   );
+}
+
+/** The error for work that goes on after the nested transaction it was started in. */
+export function nestedFinishedError(): IdempotencyUsageError {
+  return finished(
+    'a nested transaction of this @Idempotent() handler has ended, and work that was started in it went on using it. ' +
+      'Await it in the function given to dataSource.transaction(…), or run it outside: outside(() => …).',
+  );
+}
+
+function finished(message: string): IdempotencyUsageError {
+  survivingUnawaitedWork();
+  return new IdempotencyUsageError('IDEMPOTENCY_TRANSACTION_FINISHED', message);
 }
 
 /**

@@ -2,6 +2,7 @@ import type { QueryRunner } from 'typeorm';
 import type { AfterCommitWork, AmbientFrame } from '../core/ambient.js';
 import { IdempotencyUsageError } from '../core/errors.js';
 import type { IsolationLevel } from '../core/store.js';
+import { nestedFinishedError } from './late-work.js';
 
 /** What the frames of one transaction share. */
 export interface FrameOwner {
@@ -19,6 +20,7 @@ export interface FrameOwner {
 interface Occupant {
   /** Begun by `dataSource.transaction(work)`: whoever belongs to it runs in its frame. */
   readonly structured: boolean;
+  readonly frame: TransactionFrame;
   readonly left: Promise<void>;
 }
 
@@ -34,6 +36,7 @@ export class TransactionFrame implements AmbientFrame {
   readonly released: QueryRunner[] = [];
   readonly deferred: AfterCommitWork[] = [];
   #occupant: Occupant | undefined;
+  #closed = false;
   /** The savepoint of a nested transaction in progress; undone when the handler ends without waiting for it. */
   openSavepoint: string | undefined;
 
@@ -47,14 +50,35 @@ export class TransactionFrame implements AmbientFrame {
   }
 
   defer(work: AfterCommitWork): void {
-    this.owner.assertOpen();
-    this.deferred.push(work);
+    const { active } = this;
+    active.#assertOpen();
+    active.deferred.push(work);
+  }
+
+  /** Where the work of this frame belongs now: a nested transaction begun by hand takes in all that happens meanwhile. */
+  get active(): TransactionFrame {
+    return this.#occupant?.structured === false ? this.#occupant.frame.active : this;
+  }
+
+  /** Whether this is `other` or nested in it. */
+  isWithin(other: TransactionFrame): boolean {
+    return this === other || (this.parent?.isWithin(other) ?? false);
   }
 
   /** Resolves when a statement of this frame may be sent: not while a nested transaction that it is no part of runs. */
   async turn(): Promise<void> {
     while (this.#occupant?.structured) await this.#occupant.left;
+    this.#assertOpen();
+  }
+
+  /** From now on what still comes from this frame's work is refused, as it would end up in the parent. */
+  close(): void {
+    this.#closed = true;
+  }
+
+  #assertOpen(): void {
     this.owner.assertOpen();
+    if (this.#closed) throw nestedFinishedError();
   }
 
   /** Takes the place for a nested transaction, waiting for its turn. */
@@ -63,20 +87,17 @@ export class TransactionFrame implements AmbientFrame {
     for (let occupant = this.#occupant; occupant; occupant = this.#occupant) {
       await (occupant.structured ? occupant.left : leftBefore(deadline, occupant.left));
     }
-    this.owner.assertOpen();
-    let leave!: () => void;
-    const left = new Promise<void>((resolve) => (leave = resolve));
-    const place = new NestedPlace(
-      this,
-      new TransactionFrame(this.owner, this),
-      this.owner.nextSavepoint(),
-      () => {
-        this.#occupant = undefined;
-        this.openSavepoint = undefined;
-        leave();
-      },
-    );
-    this.#occupant = { structured, left };
+    this.#assertOpen();
+    let resolveLeft!: () => void;
+    const left = new Promise<void>((resolve) => (resolveLeft = resolve));
+    const leave = (): void => {
+      this.#occupant = undefined;
+      this.openSavepoint = undefined;
+      resolveLeft();
+    };
+    const frame = new TransactionFrame(this.owner, this);
+    const place = new NestedPlace(this, frame, structured, this.owner.nextSavepoint(), leave);
+    this.#occupant = { structured, frame, left };
     this.openSavepoint = place.savepoint;
     return place;
   }
@@ -93,6 +114,7 @@ export class NestedPlace {
   constructor(
     private readonly parent: TransactionFrame,
     readonly frame: TransactionFrame,
+    readonly structured: boolean,
     readonly savepoint: string,
     readonly leave: () => void,
   ) {}
