@@ -1,0 +1,9 @@
+import { IsString, Matches } from 'class-validator';
+import { MONEY_PATTERN } from '../money.js';
+
+/** Body of `POST /api/v1/payouts`. */
+export class CreatePayoutDto {
+  @IsString()
+  @Matches(MONEY_PATTERN, { message: 'amount must be a positive amount of money such as "25.00"' })
+  amount!: string;
+}

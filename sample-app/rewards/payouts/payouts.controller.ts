@@ -1,0 +1,21 @@
+import { Body, Controller, Post, UseGuards } from '@nestjs/common';
+import { Idempotent } from 'nestjs-pg-idempotency';
+import { ApiKeyGuard } from '../auth/api-key.guard.js';
+import { ClientId } from '../auth/client-id.decorator.js';
+import { REWARDS_IDEMPOTENCY } from '../rewards.idempotency.js';
+import { CreatePayoutDto } from './create-payout.dto.js';
+import { payoutResponse, type PayoutResponse } from './payout-response.js';
+import { PayoutsService } from './payouts.service.js';
+
+/** `/api/v1/payouts` */
+@Controller('api/v1/payouts')
+@UseGuards(ApiKeyGuard)
+export class PayoutsController {
+  constructor(private readonly payouts: PayoutsService) {}
+
+  @Post()
+  @Idempotent(REWARDS_IDEMPOTENCY)
+  async create(@ClientId() clientId: string, @Body() { amount }: CreatePayoutDto): Promise<PayoutResponse> {
+    return payoutResponse(await this.payouts.create(clientId, amount));
+  }
+}

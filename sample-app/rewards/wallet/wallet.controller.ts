@@ -1,0 +1,18 @@
+import { Controller, Get, UseGuards } from '@nestjs/common';
+import { ApiKeyGuard } from '../auth/api-key.guard.js';
+import { ClientId } from '../auth/client-id.decorator.js';
+import type { Wallet } from './wallet.entity.js';
+import { WalletService } from './wallet.service.js';
+
+/** `/api/v1/wallet` */
+@Controller('api/v1/wallet')
+@UseGuards(ApiKeyGuard)
+export class WalletController {
+  constructor(private readonly wallets: WalletService) {}
+
+  @Get()
+  async show(@ClientId() clientId: string): Promise<Pick<Wallet, 'balance' | 'currency'>> {
+    const { balance, currency } = await this.wallets.find(clientId);
+    return { balance, currency };
+  }
+}

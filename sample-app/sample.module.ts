@@ -1,0 +1,24 @@
+import { Module, type DynamicModule } from '@nestjs/common';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { clientFromUser, IdempotencyModule } from 'nestjs-pg-idempotency';
+import { dataSourceOptions } from './database/data-source-options.js';
+import { SeedModule } from './database/seed.module.js';
+import { RewardsModule } from './rewards/rewards.module.js';
+
+/** The whole sample application. Each API is a module of its own, with its own rules for idempotency keys. */
+@Module({})
+export class SampleModule {
+  /** @param databaseUrl - Connection string of the one database that everything is in. */
+  static forRoot(databaseUrl: string): DynamicModule {
+    return {
+      module: SampleModule,
+      imports: [
+        TypeOrmModule.forRoot(dataSourceOptions(databaseUrl)),
+        // Guards put whoever they recognised on `request.user`, and the keys are theirs.
+        IdempotencyModule.forRoot({ client: clientFromUser((user: { id: string }) => user.id) }),
+        SeedModule,
+        RewardsModule,
+      ],
+    };
+  }
+}
