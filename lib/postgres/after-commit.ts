@@ -1,8 +1,8 @@
 import { Logger } from '@nestjs/common';
-import type { QueryRunner } from 'typeorm';
 import { runInFrame, type AfterCommitWork } from '../core/ambient.js';
-import { broadcast, detachRunner, retireRunner } from './joined-query-runner.js';
+import { broadcastEnd, detachRunner, retireRunner } from './joined-query-runner.js';
 import type { PooledConnection } from './pooled-connection.js';
+import type { Announced } from './transaction-frame.js';
 
 /** What subscribers are told when a transaction has ended. */
 export type EndOfTransaction = 'AfterTransactionCommit' | 'AfterTransactionRollback';
@@ -16,13 +16,13 @@ export class AfterCommit {
   start(
     connection: PooledConnection,
     event: EndOfTransaction,
-    runners: readonly QueryRunner[],
+    announced: readonly Announced[],
     work: readonly AfterCommitWork[],
   ): void {
-    if (runners.length === 0) connection.release();
-    if (runners.length === 0 && work.length === 0) return;
+    if (announced.length === 0) connection.release();
+    if (announced.length === 0 && work.length === 0) return;
     const running = runInFrame(undefined, async () => {
-      if (runners.length > 0) await this.tell(connection, event, runners);
+      if (announced.length > 0) await this.tell(connection, event, announced);
       for (const each of work) await this.attempt(each);
     }).finally(() => this.#running.delete(running));
     this.#running.add(running);
@@ -35,15 +35,15 @@ export class AfterCommit {
   async tell(
     connection: PooledConnection,
     event: EndOfTransaction,
-    runners: readonly QueryRunner[],
+    announced: readonly Announced[],
     usable = true,
   ): Promise<void> {
     if (!usable) connection.release(true);
     await runInFrame(undefined, async () => {
-      for (const runner of runners) {
-        if (usable) detachRunner(runner, connection.client);
-        await this.attempt(() => broadcast(runner, event));
-        retireRunner(runner);
+      for (const each of announced) {
+        if (usable) detachRunner(each.runner, connection.client);
+        await this.attempt(() => broadcastEnd(each, event));
+        retireRunner(each.runner);
       }
     });
     connection.release();

@@ -18,7 +18,7 @@ import {
 } from './sqlstate.js';
 import { StatementQueue } from './statement-queue.js';
 import { COMMIT, ROLLBACK_TO_SAVEPOINT, type Statements } from './statements.js';
-import { TransactionFrame, type FrameOwner } from './transaction-frame.js';
+import { TransactionFrame, type Announced, type FrameOwner } from './transaction-frame.js';
 
 /** What a claimed transaction needs from the store that opened it. */
 export interface TransactionContext {
@@ -113,7 +113,7 @@ export class ClaimedTransaction implements Execution, FrameOwner {
     }
     await this.#commit();
     const event = handler === 'threw' ? 'AfterTransactionRollback' : 'AfterTransactionCommit';
-    this.context.afterCommit.start(this.connection, event, this.#runners, this.#root.deferred);
+    this.context.afterCommit.start(this.connection, event, this.#announced, this.#root.deferred);
   }
 
   async release(): Promise<void> {
@@ -185,9 +185,10 @@ export class ClaimedTransaction implements Execution, FrameOwner {
     throw failure('IDEMPOTENCY_TRANSACTION_ABORTED');
   }
 
-  /** The runners whose subscribers wait for the end of the transaction. */
-  get #runners(): QueryRunner[] {
-    return this.#rootRunner ? [...this.#root.released, this.#rootRunner] : [];
+  /** What subscribers wait for the end of. */
+  get #announced(): Announced[] {
+    const { released, data } = this.#root;
+    return this.#rootRunner ? [...released, { runner: this.#rootRunner, data }] : [];
   }
 
   /** Tells subscribers while the transaction goes on; what they do through the DataSource joins it. */
@@ -201,6 +202,11 @@ export class ClaimedTransaction implements Execution, FrameOwner {
   }
 
   #tellRolledBack(usable: boolean): Promise<void> {
-    return this.context.afterCommit.tell(this.connection, 'AfterTransactionRollback', this.#runners, usable);
+    return this.context.afterCommit.tell(
+      this.connection,
+      'AfterTransactionRollback',
+      this.#announced,
+      usable,
+    );
   }
 }

@@ -2,7 +2,7 @@ import type { QueryRunner } from 'typeorm';
 import { currentFrame } from '../core/ambient.js';
 import { IdempotencyUsageError } from '../core/errors.js';
 import type { IsolationLevel } from '../core/store.js';
-import { TransactionFrame, type NestedPlace } from './transaction-frame.js';
+import { TransactionFrame, type Announced, type NestedPlace } from './transaction-frame.js';
 
 /** The members of TypeORM's PostgreSQL runner that joining sets; they are protected or read-only in its types. */
 interface RunnerInternals {
@@ -31,6 +31,12 @@ const STRICTNESS: readonly string[] = [
 /** Tells TypeORM's subscribers of a transaction's event, as its own runner does. */
 export function broadcast(runner: QueryRunner, event: string): Promise<void> {
   return (runner as unknown as RunnerInternals).broadcaster.broadcast(event);
+}
+
+/** Tells subscribers how a transaction has ended, with the data that they had put there. */
+export function broadcastEnd({ runner, data }: Announced, event: string): Promise<void> {
+  Object.assign(runner, { data });
+  return broadcast(runner, event);
 }
 
 /**
@@ -133,7 +139,8 @@ class JoinedRunner {
     this.#refuseStricter(isolation);
     const place = await this.#frame.enterNested(structured);
     // What was set on the runner before stays visible; what subscribers add belongs to this transaction alone.
-    this.#internals.data = { ...this.#internals.data };
+    place.outerData = this.#internals.data;
+    this.#internals.data = Object.assign(place.frame.data, place.outerData);
     this.#places.push(place);
     try {
       await broadcast(this.runner, 'BeforeTransactionStart');
@@ -152,7 +159,7 @@ class JoinedRunner {
     await broadcast(this.runner, 'BeforeTransactionCommit');
     place.frame.close();
     await this.send(`RELEASE SAVEPOINT ${place.savepoint}`);
-    place.keep(this.runner);
+    place.keep(this.#announced);
     this.#leave();
   }
 
@@ -164,9 +171,9 @@ class JoinedRunner {
       await this.send(`ROLLBACK TO SAVEPOINT ${place.savepoint}`);
     } finally {
       // Where it could not be sent, the handler's transaction has been rolled back, or this part of it.
+      const undone = [...place.frame.forget(), this.#announced];
       this.#leave();
-      for (const runner of [...place.frame.forget(), this.runner])
-        await broadcast(runner, 'AfterTransactionRollback');
+      for (const each of undone) await this.#tellRolledBack(each);
     }
   }
 
@@ -187,8 +194,25 @@ class JoinedRunner {
     }
   }
 
+  get #announced(): Announced {
+    return { runner: this.runner, data: this.#internals.data };
+  }
+
+  /** The runner may have gone on to another transaction. */
+  async #tellRolledBack(undone: Announced): Promise<void> {
+    const { data } = this.#internals;
+    try {
+      await broadcastEnd(undone, 'AfterTransactionRollback');
+    } finally {
+      this.#internals.data = data;
+    }
+  }
+
   #leave(): void {
-    this.#places.pop()?.leave();
+    const place = this.#places.pop();
+    if (!place) return;
+    place.leave();
+    this.#internals.data = place.outerData;
     this.#internals.transactionDepth = this.#places.length + 1;
   }
 

@@ -16,6 +16,12 @@ export interface FrameOwner {
   nextSavepoint(): string;
 }
 
+/** A transaction as its subscribers know it: by its runner, and by the data they have put there. */
+export interface Announced {
+  readonly runner: QueryRunner;
+  readonly data: Record<string, unknown>;
+}
+
 /** Who has a frame's place for a nested transaction. */
 interface Occupant {
   /** Begun by `dataSource.transaction(work)`: whoever belongs to it runs in its frame. */
@@ -32,8 +38,8 @@ interface Occupant {
 export class TransactionFrame implements AmbientFrame {
   /** Shared with subscribers, as TypeORM's `queryRunner.data` is within one transaction. */
   readonly data: Record<string, unknown> = {};
-  /** Runners whose nested transactions are done but not yet committed; their subscribers wait for the COMMIT. */
-  readonly released: QueryRunner[] = [];
+  /** Nested transactions that are done but not yet committed; their subscribers wait for the COMMIT. */
+  readonly released: Announced[] = [];
   readonly deferred: AfterCommitWork[] = [];
   #occupant: Occupant | undefined;
   #closed = false;
@@ -103,7 +109,7 @@ export class TransactionFrame implements AmbientFrame {
   }
 
   /** Forgets what a rollback undid. */
-  forget(): QueryRunner[] {
+  forget(): Announced[] {
     this.deferred.length = 0;
     return this.released.splice(0);
   }
@@ -111,6 +117,9 @@ export class TransactionFrame implements AmbientFrame {
 
 /** A nested transaction's place in its parent frame. */
 export class NestedPlace {
+  /** The runner's data before it. */
+  outerData: Record<string, unknown> = {};
+
   constructor(
     private readonly parent: TransactionFrame,
     readonly frame: TransactionFrame,
@@ -120,9 +129,9 @@ export class NestedPlace {
   ) {}
 
   /** What was kept for after the commit now waits with the parent. */
-  keep(runner: QueryRunner): void {
+  keep(own: Announced): void {
     this.parent.deferred.push(...this.frame.deferred);
-    this.parent.released.push(...this.frame.released, runner);
+    this.parent.released.push(...this.frame.released, own);
   }
 }
 
