@@ -1,8 +1,11 @@
 import { StreamableFile } from '@nestjs/common';
 import { Readable } from 'node:stream';
 
+/** A handler's value that is still to be read. */
+export type StreamedBody = StreamableFile | Readable;
+
 /** Whether a handler's value is a body that is still to be read. */
-export function isStreamedBody(value: unknown): value is StreamableFile | Readable {
+export function isStreamedBody(value: unknown): value is StreamedBody {
   return value instanceof StreamableFile || (value instanceof Readable && !value.readableObjectMode);
 }
 
@@ -15,10 +18,7 @@ export function isStreamedBody(value: unknown): value is StreamableFile | Readab
  *
  * @throws BodyTooLargeError as soon as the body exceeds `maxSize` bytes; whatever the source fails with.
  */
-export async function holdBody(
-  value: StreamableFile | Readable,
-  maxSize: number,
-): Promise<StreamableFile | Readable> {
+export async function holdBody(value: StreamedBody, maxSize: number): Promise<StreamedBody> {
   const bytes = new BodyInMemory(
     await drain(value instanceof StreamableFile ? value.getStream() : value, maxSize),
   );

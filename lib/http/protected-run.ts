@@ -4,7 +4,7 @@ import { concatMap, from, Observable, of, type Subscriber, type Subscription } f
 import { disposition, type HandlerEnd } from '../core/disposition.js';
 import { idempotencyError, IdempotencyFailure, type IdempotencyError } from '../core/errors.js';
 import type { Execution } from '../core/store.js';
-import { BodyTooLargeError, holdBody, isStreamedBody } from './held-body.js';
+import { BodyTooLargeError, holdBody, isStreamedBody, type StreamedBody } from './held-body.js';
 import { inIdentityCoding } from './identity-coding.js';
 import { completeRejection, IdempotencyException } from './problem-details.js';
 import type { Answer, ResponseRecorder } from './response-recorder.js';
@@ -34,6 +34,8 @@ export class ProtectedRun {
   #replacement: IdempotencyError | undefined;
   /** What was thrown to the exception filters, which write its body. */
   #thrown: IdempotencyException | undefined;
+  /** A source that fails is no answer of the handler, whatever status its error asks for. */
+  #sourceFailed = false;
   #concluding = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -49,11 +51,7 @@ export class ProtectedRun {
       const running: Subscription = execution.run(() =>
         next
           .handle()
-          .pipe(
-            concatMap((value) =>
-              isStreamedBody(value) ? from(holdBody(value, settings.maxBody)) : of(value),
-            ),
-          )
+          .pipe(concatMap((value) => (isStreamedBody(value) ? from(this.#holdBody(value)) : of(value))))
           .subscribe({
             next: (value) => subscriber.next(value),
             error: (error) => this.#failed(error, subscriber),
@@ -69,7 +67,19 @@ export class ProtectedRun {
 
   /** Called when the held response is complete. */
   responseEnded(): void {
+    setImmediate(() => {
+      if (this.#handler === undefined) this.context.recorder.tellWriters();
+    });
     this.#settle();
+  }
+
+  async #holdBody(value: StreamedBody): Promise<StreamedBody> {
+    try {
+      return await holdBody(value, this.context.settings.maxBody);
+    } catch (error) {
+      this.#sourceFailed = true;
+      throw error;
+    }
   }
 
   #completed(subscriber: Subscriber<unknown>): void {
@@ -81,7 +91,7 @@ export class ProtectedRun {
   #failed(error: unknown, subscriber: Subscriber<unknown>): void {
     const failure = this.#explain(error);
     const isOurs = failure instanceof IdempotencyFailure;
-    if (isOurs) this.#handler = 'broken';
+    if (isOurs || this.#sourceFailed) this.#handler = 'broken';
     else this.#handler = this.context.execution.handlerBegan ? 'threw' : 'not-begun';
     if (this.context.recorder.end !== undefined) {
       // The response looked sent when the handler failed, so no filter can answer any more.

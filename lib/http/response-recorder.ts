@@ -30,6 +30,8 @@ export class ResponseRecorder {
   #end: HeldEnd | undefined;
   #closed: unknown[] | undefined;
   #holding = true;
+  /** Those who waited for the response before it was held hear of it when it is sent. */
+  readonly #observers: readonly unknown[];
 
   /** `onEnd` is called once, when nothing more is to be expected. */
   constructor(
@@ -37,6 +39,7 @@ export class ResponseRecorder {
     private readonly maxSize: number,
     private readonly onEnd: () => void,
   ) {
+    this.#observers = raw.rawListeners('finish');
     this.#hold();
   }
 
@@ -53,6 +56,18 @@ export class ResponseRecorder {
   /** What was written so far, as the client would get it. */
   held(): Answer {
     return { ...(this.#head ?? this.#currentHead()), body: Buffer.concat(this.#chunks) };
+  }
+
+  /**
+   * Tells writers that the held response was sent. A handler that waits for it, as the promise of a stream pipeline
+   * does, would otherwise wait for its own end.
+   */
+  tellWriters(): void {
+    for (const listener of this.raw.rawListeners('finish') as Callback[]) {
+      if (this.#observers.includes(listener)) continue;
+      this.raw.removeListener('finish', listener);
+      listener.call(this.raw);
+    }
   }
 
   /** Lets the response go without sending anything: from now on writers reach the client. */

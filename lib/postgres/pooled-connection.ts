@@ -1,5 +1,9 @@
 import type { ClientBase, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
+import { ROLLBACK } from './statements.js';
+
+/** Milliseconds that a rollback, and a statement under way before it, may take before the connection is closed. */
+export const ROLLBACK_PATIENCE = 1_000;
 
 /** The part of TypeORM's PostgreSQL driver that hands out connections of the pool. */
 interface PostgresPoolDriver {
@@ -22,6 +26,7 @@ export class AcquireTimeoutError extends Error {
 export class PooledConnection {
   #lost = false;
   #released = false;
+  readonly #since = performance.now();
   readonly #onError = (): void => {
     this.#lost = true;
   };
@@ -60,8 +65,23 @@ export class PooledConnection {
     return this.#lost;
   }
 
+  /** Milliseconds since it was taken. */
+  get heldFor(): number {
+    return performance.now() - this.#since;
+  }
+
   query<Row extends QueryResultRow>(text: string, values?: unknown[]): Promise<QueryResult<Row>> {
     return this.client.query<Row>(text, values);
+  }
+
+  /** Whether the transaction was undone; not where the server does not answer in time. */
+  async rollBack(): Promise<boolean> {
+    return !this.#lost && (await within(ROLLBACK_PATIENCE, this.query(ROLLBACK)));
+  }
+
+  /** Undoes the transaction and gives the connection back, or closes it, which undoes the transaction as well. */
+  async rollBackAndRelease(): Promise<void> {
+    this.release(!(await this.rollBack()));
   }
 
   /** Gives the connection back to the pool, or closes it when it is broken or `discard` is set. */
@@ -71,5 +91,20 @@ export class PooledConnection {
     this.client.removeListener('error', this.#onError);
     // pg-pool listens again from here on, also while it closes what is discarded.
     this.giveBack(discard || this.#lost);
+  }
+}
+
+/** Whether the work succeeded in that many milliseconds. */
+export async function within(milliseconds: number, work: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => (timer = setTimeout(resolve, milliseconds, false)));
+  const succeeded = work.then(
+    () => true,
+    () => false,
+  );
+  try {
+    return await Promise.race([succeeded, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }

@@ -53,24 +53,13 @@ export class PostgresStore implements IdempotencyStore {
 
   async claim(claim: Claim): Promise<ClaimOutcome> {
     const connection = await this.#acquire();
-    for (let attempt = 1; attempt <= CLAIM_ATTEMPTS; attempt++) {
-      try {
-        const outcome = await this.#attempt(connection, claim);
-        if (outcome.kind === 'claimed') return await this.#open(connection, claim, outcome.createdAt);
-        if (outcome.kind !== 'again') {
-          void rollBackAndRelease(connection);
-          return outcome;
-        }
-      } catch (error) {
-        const problem = problemOf(error);
-        if (problem.kind === 'lost' || !isConflict(problem.sqlState) || attempt === CLAIM_ATTEMPTS) {
-          return await failClaim(connection, error);
-        }
-      }
-      await connection.query(ROLLBACK).catch(() => undefined);
+    // A server that vanished without closing the connection would leave the request waiting for hours.
+    const watchdog = setTimeout(() => connection.release(true), claim.maxDuration);
+    try {
+      return await this.#claimOn(connection, claim);
+    } finally {
+      clearTimeout(watchdog);
     }
-    connection.release();
-    return { kind: 'in-progress' };
   }
 
   /** Resolves when what waited for a COMMIT has run. */
@@ -84,6 +73,28 @@ export class PostgresStore implements IdempotencyStore {
     } catch (error) {
       throw failure('IDEMPOTENCY_STORE_UNAVAILABLE', error);
     }
+  }
+
+  async #claimOn(connection: PooledConnection, claim: Claim): Promise<ClaimOutcome> {
+    for (let attempt = 1; attempt <= CLAIM_ATTEMPTS; attempt++) {
+      try {
+        const outcome = await this.#attempt(connection, claim);
+        if (outcome.kind === 'claimed') return await this.#open(connection, claim, outcome.createdAt);
+        if (outcome.kind !== 'again') {
+          // The answer need not wait for it, so that a replay costs no further round trip.
+          void connection.rollBackAndRelease();
+          return outcome;
+        }
+      } catch (error) {
+        const problem = problemOf(error);
+        if (problem.kind === 'lost' || !isConflict(problem.sqlState) || attempt === CLAIM_ATTEMPTS) {
+          return await failClaim(connection, error);
+        }
+      }
+      await connection.query(ROLLBACK).catch(() => undefined);
+    }
+    connection.release();
+    return { kind: 'in-progress' };
   }
 
   async #attempt(connection: PooledConnection, claim: Claim): Promise<Attempt> {
@@ -156,16 +167,7 @@ function recordOf(row: ClaimRow, fingerprint: Buffer): IdempotencyRecord {
 async function failClaim(connection: PooledConnection, error: unknown): Promise<ClaimOutcome> {
   const problem = problemOf(error);
   if (problem.kind === 'lost' && !(error instanceof IdempotencyFailure)) connection.release(true);
-  else await rollBackAndRelease(connection);
+  else await connection.rollBackAndRelease();
   if (problem.kind === 'refused' && problem.sqlState === LOCK_NOT_AVAILABLE) return { kind: 'in-progress' };
   throw error instanceof IdempotencyFailure ? error : failureBeforeCommit(error);
-}
-
-/** The answer need not wait for it, so that a replay costs no further round trip. */
-async function rollBackAndRelease(connection: PooledConnection): Promise<void> {
-  const rolledBack = await connection.query(ROLLBACK).then(
-    () => true,
-    () => false,
-  );
-  connection.release(!rolledBack);
 }
