@@ -38,11 +38,7 @@ function bodyOf({ rawRequest, body, rawBody }: Exchange, mediaType: string): Fin
   if (!hasBody && isNothing) return { kind: 'empty' };
   if (typeof body === 'string') return { kind: 'text', text: body };
   if (body instanceof Uint8Array) return { kind: 'bytes', bytes: body };
-  if (isParsedType(mediaType)) {
-    if (body !== undefined) return { kind: 'parsed', value: body };
-    // A chunked request may turn out to carry nothing.
-    return isEmptied(rawRequest) ? { kind: 'empty' } : undefined;
-  }
+  if (isParsedType(mediaType) && body !== undefined) return { kind: 'parsed', value: body };
   return rawBody ? { kind: 'bytes', bytes: rawBody } : undefined;
 }
 
@@ -58,11 +54,5 @@ function isParsedType(mediaType: string): boolean {
 function isEmptyObject(value: unknown): boolean {
   return (
     typeof value === 'object' && value !== null && !Array.isArray(value) && Object.keys(value).length === 0
-  );
-}
-
-function isEmptied(request: IncomingMessage): boolean {
-  return (
-    'transfer-encoding' in request.headers && request.readableEnded && !('content-length' in request.headers)
   );
 }

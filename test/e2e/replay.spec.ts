@@ -134,6 +134,14 @@ class AnswersController {
     return new StreamableFile(Readable.from(chunks), { type: 'application/zip' });
   }
 
+  @Post('sent-stream')
+  sentStream(@Res() reply: Reply): void {
+    const source = Readable.from([Buffer.from(unique()), randomBytes(40_000), Buffer.from('end')]);
+    reply.type('application/zip');
+    if (reply.raw) reply.send(source);
+    else source.pipe(reply as unknown as ServerResponse);
+  }
+
   @Post('sent-json')
   sentJson(@Res() reply: Reply): void {
     reply.status(201).header('X-Custom', 'kept').send({ b: unique(), a: 1 });
@@ -215,6 +223,7 @@ const ANSWERS: readonly [what: string, path: string, status: number][] = [
   ['a Buffer sent through the response', 'sent-buffer', 200],
   ['a StreamableFile with type, disposition and length', 'file', 201],
   ['a StreamableFile over a stream of unknown length', 'streamed-file', 201],
+  ['a stream sent through the response', 'sent-stream', 201],
   ['JSON sent through the response', 'sent-json', 201],
   ['JSON sent after the handler returned', 'sent-late', 201],
   ['bytes written to the raw response', 'written', 201],

@@ -1,0 +1,128 @@
+import { describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import {
+  fingerprint,
+  FINGERPRINT_VERSION,
+  type FingerprintBody,
+  type FingerprintInput,
+} from '../../../lib/core/fingerprint.js';
+
+const REQUEST: FingerprintInput = {
+  method: 'POST',
+  path: '/orders',
+  query: '',
+  mediaType: 'application/json',
+  body: { kind: 'parsed', value: { item: 'book', meta: { attempt: 1, tags: ['a'] } } },
+};
+
+function hexOf(input: Partial<FingerprintInput>, exclude: readonly string[] = []): string | undefined {
+  return fingerprint({ ...REQUEST, ...input }, exclude)?.toString('hex');
+}
+
+const parsed = (value: unknown): Partial<FingerprintInput> => ({ body: { kind: 'parsed', value } });
+
+describe('fingerprint', () => {
+  it('stays what it is: rows written by an earlier release have it', () => {
+    expect(hexOf({})).toBe('01fab7ac0149c1e8d563428301fc572305556e5029809c0dae371373d3f73e5dc0');
+  });
+
+  it('begins with its version', () => {
+    const print = fingerprint(REQUEST)!;
+    expect(print).toHaveLength(33);
+    expect(print[0]).toBe(FINGERPRINT_VERSION);
+  });
+
+  it('depends on every part', () => {
+    const others: Partial<FingerprintInput>[] = [
+      {},
+      { method: 'PUT' },
+      { path: '/orders/' },
+      { query: 'a=1' },
+      { mediaType: 'application/vnd.api+json' },
+      { body: { kind: 'empty' } },
+      parsed({ item: 'book' }),
+    ];
+    expect(new Set(others.map((other) => hexOf(other))).size).toBe(others.length);
+  });
+
+  it('does not depend on where one part ends and the next begins', () => {
+    const part = fc.string({ maxLength: 4 });
+    fc.assert(
+      fc.property(part, part, part, part, (a, b, c, d) => {
+        const one = hexOf({ path: a, query: b });
+        const other = hexOf({ path: c, query: d });
+        expect(one === other).toBe(a === c && b === d);
+      }),
+    );
+    expect(hexOf({ path: '/a', query: 'b' })).not.toBe(hexOf({ path: '/ab', query: '' }));
+    expect(hexOf({ path: '/a1:b', query: '' })).not.toBe(hexOf({ path: '/a', query: '1:b' }));
+  });
+
+  it('tells kinds of bodies with the same content apart', () => {
+    const bodies: FingerprintBody[] = [
+      { kind: 'empty' },
+      { kind: 'text', text: '' },
+      { kind: 'text', text: '""' },
+      { kind: 'parsed', value: '' },
+      { kind: 'bytes', bytes: Buffer.from('""') },
+      { kind: 'bytes', bytes: Buffer.alloc(0) },
+      { kind: 'custom', value: '""' },
+      { kind: 'custom', value: '' },
+    ];
+    expect(new Set(bodies.map((body) => hexOf({ body }))).size).toBe(bodies.length);
+  });
+
+  it('tells texts apart that UTF-8 would make equal', () => {
+    expect(hexOf({ body: { kind: 'text', text: '\ud800' } })).not.toBe(
+      hexOf({ body: { kind: 'text', text: '\ud801' } }),
+    );
+  });
+
+  it('counts bytes as bytes and text as text in what the application computes', () => {
+    const print = (value: string | Uint8Array): string | undefined =>
+      hexOf({ body: { kind: 'custom', value } });
+    expect(print('ü')).toBe(print(Buffer.from('ü')));
+    expect(print(Buffer.from([0xff]))).not.toBe(print(Buffer.from([0xfe])));
+  });
+
+  it('is undefined for what cannot be compared', () => {
+    expect(hexOf(parsed({ at: new Date(0) }))).toBeUndefined();
+  });
+
+  describe('with excluded fields', () => {
+    it('counts neither their values nor their absence', () => {
+      const exclude = ['sentAt', 'meta.attempt'];
+      const prints = [
+        { a: 1, sentAt: 1, meta: { attempt: 1, by: 'me' } },
+        { a: 1, sentAt: 2, meta: { attempt: { deep: true }, by: 'me' } },
+        { a: 1, meta: { by: 'me' } },
+      ].map((value) => hexOf(parsed(value), exclude));
+      expect(new Set(prints).size).toBe(1);
+    });
+
+    it('counts everything else', () => {
+      const exclude = ['meta.attempt'];
+      const prints = [
+        { meta: { attempt: 1, by: 'me' } },
+        { meta: { attempt: 1, by: 'you' } },
+        { attempt: 1, meta: { by: 'me' } },
+        { 'meta.attempt': 1, meta: { by: 'me' } },
+        { meta: [{ attempt: 1 }] },
+        { meta: [{ attempt: 2 }] },
+        { meta: 'attempt' },
+        { meta: null },
+      ].map((value) => hexOf(parsed(value), exclude));
+      expect(new Set(prints).size).toBe(prints.length);
+    });
+
+    it('leaves the body as it was', () => {
+      const value = { sentAt: 1, meta: { attempt: 1 } };
+      hexOf(parsed(value), ['sentAt', 'meta.attempt']);
+      expect(value).toEqual({ sentAt: 1, meta: { attempt: 1 } });
+    });
+
+    it('does not look at inherited names', () => {
+      expect(hexOf(parsed({ a: 1 }), ['constructor', '__proto__.a'])).toBe(hexOf(parsed({ a: 1 })));
+    });
+  });
+});

@@ -1,0 +1,105 @@
+import { describe, expect, it } from '@jest/globals';
+import { HeaderPolicy } from '../../../lib/http/header-policy.js';
+
+describe('HeaderPolicy', () => {
+  const policy = new HeaderPolicy();
+
+  it.each(['content-type', 'location', 'etag', 'vary', 'link', 'cache-control', 'retry-after', 'x-custom'])(
+    'records %s',
+    (name) => {
+      expect(policy.isRecorded(name)).toBe(true);
+    },
+  );
+
+  it.each([
+    ...['set-cookie', 'set-cookie2', 'authorization', 'proxy-authorization', 'www-authenticate'],
+    ...['proxy-authenticate', 'authentication-info', 'connection', 'keep-alive', 'transfer-encoding'],
+    ...['te', 'trailer', 'upgrade', 'content-length', 'date'],
+  ])('never records %s, even where it is allowed', (name) => {
+    expect(policy.isRecorded(name)).toBe(false);
+    expect(new HeaderPolicy({ allow: [name] }).isRecorded(name)).toBe(false);
+  });
+
+  it.each([
+    ...[
+      'access-control-allow-origin',
+      'x-ratelimit-remaining',
+      'ratelimit',
+      'rate-limit-policy',
+      'request-id',
+    ],
+    ...[
+      'x-request-id',
+      'x-correlation-id',
+      'traceparent',
+      'x-b3-traceid',
+      'server-timing',
+      'idempotency-key',
+    ],
+  ])('records %s, which belongs to the exchange, only where it is allowed', (name) => {
+    expect(policy.isRecorded(name)).toBe(false);
+    expect(new HeaderPolicy({ allow: [name.toUpperCase()] }).isRecorded(name)).toBe(true);
+  });
+
+  it('lets a denial win', () => {
+    const both = new HeaderPolicy({ allow: ['X-Request-Id'], deny: ['x-request-id', 'ETag'] });
+    expect(both.isRecorded('x-request-id')).toBe(false);
+    expect(both.isRecorded('etag')).toBe(false);
+  });
+
+  it('records what changed since take-over: set, changed, removed', () => {
+    const baseline = { 'x-same': '1', 'x-changed': 'old', 'x-removed': 'gone', 'x-list': ['a'] };
+    const sent = {
+      'x-same': '1',
+      'x-changed': 'new',
+      'x-number': 7,
+      'x-list': ['a', 'b'],
+      'set-cookie': ['a'],
+    };
+    expect(new Map(policy.recorded(baseline, sent) as [string, unknown][])).toEqual(
+      new Map<string, unknown>([
+        ['x-changed', 'new'],
+        ['x-removed', null],
+        ['x-number', '7'],
+        ['x-list', ['a', 'b']],
+      ]),
+    );
+  });
+
+  it('takes a number and its text for the same', () => {
+    expect(policy.recorded({ 'x-a': 1 }, { 'x-a': '1' })).toEqual([]);
+  });
+
+  it('puts recorded headers over those of the replay’s own exchange', () => {
+    const baseline = { 'x-powered-by': 'Express', 'x-removed': 'current', 'x-list': 'current' };
+    const current = {
+      ...baseline,
+      'content-length': '0',
+      'content-type': 'text/plain',
+      location: '/placeholder',
+      'server-timing': 'total;dur=1',
+      'set-cookie': ['visit=2'],
+    };
+    const recorded = [
+      ['x-removed', null],
+      ['x-list', ['a', 'b']],
+      ['x-result', '7'],
+    ] as const;
+    expect(policy.replayed(baseline, current, recorded)).toEqual({
+      'x-powered-by': 'Express',
+      'x-list': ['a', 'b'],
+      'x-result': '7',
+      'server-timing': 'total;dur=1',
+      'set-cookie': ['visit=2'],
+    });
+  });
+
+  it('keeps nothing of a discarded response but what belongs to the exchange', () => {
+    const baseline = { 'x-powered-by': 'Express' };
+    const current = { ...baseline, 'set-cookie': 'session=1', location: '/7', 'x-request-id': '1' };
+    expect(policy.ofTheExchange(baseline, current)).toEqual({
+      'x-powered-by': 'Express',
+      'x-request-id': '1',
+    });
+  });
+});
