@@ -5,8 +5,8 @@ import compression from 'compression';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
-import { brotliDecompressSync, gunzipSync, inflateSync } from 'node:zlib';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import * as zlib from 'node:zlib';
+import { ADAPTERS, startApp, type Adapter, type TestApp } from '../helpers/app.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import type { HttpResponse } from '../helpers/http.js';
 import { comparableHeaders, postWithKey } from '../helpers/replay.js';
@@ -44,12 +44,24 @@ class LongAnswersController {
   }
 }
 
-const DECODERS: Readonly<Record<string, (body: Buffer) => Buffer>> = {
-  gzip: gunzipSync,
-  deflate: inflateSync,
-  br: brotliDecompressSync,
+type Decode = (body: Buffer) => Buffer;
+
+/** Node has it since 22.15. */
+const { zstdDecompressSync } = zlib as { zstdDecompressSync?: Decode };
+
+const DECODERS: Readonly<Record<string, Decode>> = {
+  gzip: zlib.gunzipSync,
+  deflate: zlib.inflateSync,
+  br: zlib.brotliDecompressSync,
   identity: (body) => body,
+  ...(zstdDecompressSync && { zstd: zstdDecompressSync }),
 };
+
+/** What the adapter's compression offers. */
+function codingsOf(adapter: Adapter): string[] {
+  const common = ['gzip', 'deflate', 'br'];
+  return adapter === 'fastify' && zstdDecompressSync ? [...common, 'zstd'] : common;
+}
 
 function decoded({ headers, body }: HttpResponse): string {
   return DECODERS[(headers['content-encoding'] as string | undefined) ?? 'identity']!(body).toString();
@@ -91,14 +103,14 @@ describe.each(ADAPTERS)('a replay of a compressed answer (%s)', (adapter) => {
   const send = (path: string, key: string, coding: string, body = {}): Promise<HttpResponse> =>
     postWithKey(`${app.url}/${path}`, key, body, { 'Accept-Encoding': coding });
 
-  describe.each(['gzip', 'deflate', 'br'])('to a first client that accepts %s', (coding) => {
+  describe.each(codingsOf(adapter))('to a first client that accepts %s', (coding) => {
     it.each(['json', 'file', 'sent', 'refusal'])(
       'repeats /%s for any other coding, or none',
       async (path) => {
         const key = randomUUID();
         const original = await send(path, key, coding);
         expect(original.headers['content-encoding']).toBe(coding);
-        for (const accepted of ['gzip', 'deflate', 'br', 'identity']) {
+        for (const accepted of [...codingsOf(adapter), 'identity']) {
           const replay = await send(path, key, accepted);
           expect(replay.headers['idempotency-replayed']).toBe('true');
           expect(replay.status).toBe(original.status);

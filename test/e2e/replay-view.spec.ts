@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type Adapter, type TestApp, type TestAppOptions } from '../helpers/app.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { expectReplay, sendTwice } from '../helpers/replay.js';
 
@@ -23,29 +23,55 @@ class ReceiptsController {
   }
 }
 
-// Express only: on Fastify a view goes the same way, and needs a plugin for its engine.
-describe('a replay of a rendered view', () => {
-  const rendered: Receipt[] = [];
+const rendered: Receipt[] = [];
+
+function render(model: Receipt): string {
+  rendered.push(model);
+  return `<h1>Receipt ${model.number}</h1>`;
+}
+
+type TestNest = Parameters<NonNullable<TestAppOptions['configure']>>[0];
+
+interface Reply {
+  type(mediaType: string): this;
+  send(body: string): unknown;
+}
+
+interface FastifyInstance {
+  decorateReply(name: string, method: (this: Reply, template: string, model: Receipt) => unknown): void;
+}
+
+/** The smallest engine each adapter accepts; on Fastify it stands for the plugin `@fastify/view`. */
+function addViewEngine(nest: TestNest, adapter: Adapter, views: string): void {
+  if (adapter === 'express') {
+    nest.setBaseViewsDir(views);
+    nest.setViewEngine('stub');
+    nest.engine('stub', (_path: string, model: Receipt, done: (error: null, html: string) => void) =>
+      done(null, render(model)),
+    );
+  } else {
+    const fastify = nest.getHttpAdapter().getInstance() as unknown as FastifyInstance;
+    fastify.decorateReply('view', function (_template, model) {
+      return this.type('text/html; charset=utf-8').send(render(model));
+    });
+  }
+}
+
+describe.each(ADAPTERS)('a replay of a rendered view (%s)', (adapter) => {
   let views: string;
   let database: TestDatabase;
   let app: TestApp;
 
   beforeAll(async () => {
+    rendered.length = 0;
     views = await mkdtemp(join(tmpdir(), 'views-'));
     await writeFile(join(views, 'receipt.stub'), '');
     database = await createTestDatabase();
     app = await startApp({
-      adapter: 'express',
+      adapter,
       databaseUrl: database.url,
       controllers: [ReceiptsController],
-      configure: (nest) => {
-        nest.setBaseViewsDir(views);
-        nest.setViewEngine('stub');
-        nest.engine('stub', (_path: string, model: Receipt, done: (error: null, html: string) => void) => {
-          rendered.push(model);
-          done(null, `<h1>Receipt ${model.number}</h1>`);
-        });
-      },
+      configure: (nest) => addViewEngine(nest, adapter, views),
     });
   });
 
