@@ -16,7 +16,7 @@ import {
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
 import type { Observable } from 'rxjs';
-import { ADAPTERS, startApp, type Adapter, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type Adapter, type TestApp, type TestAppOptions } from '../helpers/app.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { sendRequest, type HttpResponse } from '../helpers/http.js';
 
@@ -98,35 +98,35 @@ interface Sent {
   readonly body?: string | Buffer;
 }
 
-/** The parsers that an application may add; on Express urlencoded is there by default. */
 const PARSED_TYPES = ['application/json', 'application/vnd.api+json'];
 const TEXT_TYPES = ['text/plain', 'application/xml'];
 
-async function addParsers(
-  nest: Parameters<NonNullable<Parameters<typeof startApp>[0]['configure']>>[0],
-  adapter: Adapter,
-): Promise<void> {
+interface FastifyInstance {
+  removeContentTypeParser(type: string): void;
+  addContentTypeParser(
+    type: string | string[],
+    options: { parseAs: 'buffer' },
+    parser: (request: unknown, body: Buffer, done: (error: null, body: unknown) => void) => void,
+  ): void;
+}
+
+/** The parsers that an application may add to those Nest brings. */
+function addParsers(nest: Parameters<NonNullable<TestAppOptions['configure']>>[0], adapter: Adapter): void {
   if (adapter === 'express') {
     nest.useBodyParser('json', { type: PARSED_TYPES });
     nest.useBodyParser('text', { type: TEXT_TYPES });
     nest.useBodyParser('raw', { type: 'application/octet-stream' });
     return;
   }
-  const parsers = nest as unknown as FastifyParsers;
-  parsers.useBodyParser('application/vnd.api+json', {}, (_request, body, done) =>
-    done(null, JSON.parse(body.toString())),
-  );
-  parsers.useBodyParser(TEXT_TYPES, {}, (_request, body, done) => done(null, body.toString()));
-  parsers.useBodyParser('application/octet-stream', {}, (_request, body, done) => done(null, body));
-  return Promise.resolve();
-}
-
-interface FastifyParsers {
-  useBodyParser(
-    type: string | string[],
-    options: object,
-    parser: (request: unknown, body: Buffer, done: (error: null, body: unknown) => void) => void,
-  ): void;
+  const fastify = nest.getHttpAdapter().getInstance() as unknown as FastifyInstance;
+  const add = (type: string | string[], parse: (body: Buffer) => unknown): void =>
+    fastify.addContentTypeParser(type, { parseAs: 'buffer' }, (_request, body, done) =>
+      done(null, parse(body)),
+    );
+  fastify.removeContentTypeParser('text/plain');
+  add('application/vnd.api+json', (body) => JSON.parse(body.toString()));
+  add(TEXT_TYPES, (body) => body.toString());
+  add('application/octet-stream', (body) => body);
 }
 
 describe.each(ADAPTERS)('the fingerprint (%s)', (adapter) => {

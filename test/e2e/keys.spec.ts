@@ -25,15 +25,19 @@ function answer(): object {
 /** What reached the application's filter. */
 let caught: IdempotencyError[] = [];
 
+interface Reply {
+  status(status: number): this;
+  type(mediaType: string): this;
+  send(body: string): unknown;
+}
+
 @Catch(HttpException)
 class EnvelopeFilter implements ExceptionFilter {
-  constructor(private readonly host: HttpAdapterHost) {}
-
   catch(exception: HttpException, host: ArgumentsHost): void {
     if (exception instanceof IdempotencyException) caught.push(exception.error);
-    const reply: unknown = host.switchToHttp().getResponse();
-    this.host.httpAdapter.setHeader(reply, 'Content-Type', 'application/vnd.own+json; charset=utf-8');
-    this.host.httpAdapter.reply(reply, { own: exception.message }, 418);
+    const reply = host.switchToHttp().getResponse<Reply>();
+    reply.status(418).type('application/vnd.own+json; charset=utf-8');
+    reply.send(JSON.stringify({ own: exception.message }));
   }
 }
 
