@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { ClientBase } from 'pg';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { runInFrame } from '../core/ambient.js';
@@ -148,6 +149,8 @@ export class ClaimedTransaction implements Execution, FrameOwner {
     });
     this.#open = false;
     await this.#queue.close();
+    // One that has just ended has not heard of it yet.
+    if (this.#root.openSavepoint) await setImmediate();
     // A nested transaction that nobody awaited is half done.
     if (this.#root.openSavepoint) {
       await this.connection.query(`ROLLBACK TO SAVEPOINT ${this.#root.openSavepoint}`);

@@ -145,6 +145,7 @@ class JoinedRunner {
     try {
       await broadcast(this.runner, 'BeforeTransactionStart');
       await this.send(`SAVEPOINT ${place.savepoint}`);
+      place.opened();
       this.#internals.transactionDepth += 1;
       await broadcast(this.runner, 'AfterTransactionStart');
     } catch (error) {
@@ -159,6 +160,7 @@ class JoinedRunner {
     await broadcast(this.runner, 'BeforeTransactionCommit');
     place.frame.close();
     await this.send(`RELEASE SAVEPOINT ${place.savepoint}`);
+    place.ended();
     place.keep(this.#announced);
     this.#leave();
   }
@@ -169,6 +171,7 @@ class JoinedRunner {
     place.frame.close();
     try {
       await this.send(`ROLLBACK TO SAVEPOINT ${place.savepoint}`);
+      place.ended();
     } finally {
       // Where it could not be sent, the handler's transaction has been rolled back, or this part of it.
       const undone = [...place.frame.forget(), this.#announced];

@@ -98,13 +98,11 @@ export class TransactionFrame implements AmbientFrame {
     const left = new Promise<void>((resolve) => (resolveLeft = resolve));
     const leave = (): void => {
       this.#occupant = undefined;
-      this.openSavepoint = undefined;
       resolveLeft();
     };
     const frame = new TransactionFrame(this.owner, this);
     const place = new NestedPlace(this, frame, structured, this.owner.nextSavepoint(), leave);
     this.#occupant = { structured, frame, left };
-    this.openSavepoint = place.savepoint;
     return place;
   }
 
@@ -127,6 +125,16 @@ export class NestedPlace {
     readonly savepoint: string,
     readonly leave: () => void,
   ) {}
+
+  /** Notes that the savepoint is there. */
+  opened(): void {
+    this.parent.openSavepoint = this.savepoint;
+  }
+
+  /** Notes that the savepoint was released or rolled back to; until then the end of the handler undoes it. */
+  ended(): void {
+    this.parent.openSavepoint = undefined;
+  }
 
   /** What was kept for after the commit now waits with the parent. */
   keep(own: Announced): void {

@@ -142,6 +142,26 @@ describe.each(ADAPTERS)('work that outlives its handler (%s)', (adapter) => {
     expect(await bench.items()).toEqual(['kept']);
   });
 
+  it('a nested transaction that nobody awaits fails or is kept as a whole, never the handler', async () => {
+    for (let hops = 0; hops < 60; hops++) {
+      await bench.reset();
+      const nested = deferred<boolean>();
+      const answer = await bench.run(async ({ dataSource }) => {
+        dataSource
+          .transaction((manager) => manager.query(`INSERT INTO orders (item, price) VALUES ('nested', 1)`))
+          .then(
+            () => nested.resolve(true),
+            () => nested.resolve(false),
+          );
+        // Ends at another moment of it each time.
+        for (let hop = 0; hop < hops; hop++) await new Promise(setImmediate);
+        return 'done';
+      });
+      expect(answer.text).toBe('done');
+      expect(await bench.items()).toEqual((await nested.promise) ? ['nested'] : []);
+    }
+  });
+
   it('a handler that goes on after a timeout interceptor answered 408 writes nothing, and its key is free', async () => {
     slow.gate = deferred();
     slow.outcome = deferred();
