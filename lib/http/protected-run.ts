@@ -93,7 +93,7 @@ export class ProtectedRun {
     const isOurs = failure instanceof IdempotencyFailure;
     if (isOurs || this.#sourceFailed) this.#handler = 'broken';
     else this.#handler = this.context.execution.handlerBegan ? 'threw' : 'not-begun';
-    if (this.context.recorder.end !== undefined) {
+    if (this.context.recorder.begun) {
       // The response looked sent when the handler failed, so no filter can answer any more.
       this.#replacement = isOurs ? failure.error : idempotencyError('IDEMPOTENCY_RESPONSE_FAILED');
     }
@@ -130,7 +130,7 @@ export class ProtectedRun {
       return;
     }
     const failure = new IdempotencyFailure(error);
-    if (this.#handler !== undefined || this.context.recorder.end !== undefined) {
+    if (this.#handler !== undefined || this.context.recorder.begun) {
       this.#handler = 'broken';
       this.#replacement = error;
       subscriber.error(failure);

@@ -48,6 +48,11 @@ export class ResponseRecorder {
     return this.#end;
   }
 
+  /** Whether it looks as if its headers were sent, so that nobody can answer with another status any more. */
+  get begun(): boolean {
+    return this.#head !== undefined;
+  }
+
   /** Whether the body is larger than can be kept; its bytes are gone. */
   get tooLarge(): boolean {
     return this.#size > this.maxSize;

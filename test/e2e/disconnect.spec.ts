@@ -5,6 +5,7 @@ import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import {
   Controller,
+  ForbiddenException,
   Injectable,
   Post,
   Res,
@@ -144,6 +145,16 @@ class BodiesController {
     await this.buy();
     (response.raw ?? response).end('done');
     if (failOnce()) throw new Error('after the end');
+  }
+
+  @Post('throws-half-way')
+  @Idempotent()
+  async throwsHalfWay(@Res() response: AnyResponse): Promise<void> {
+    await this.buy();
+    const raw = response.raw ?? response;
+    raw.write('done');
+    if (failOnce()) throw new ForbiddenException('in the middle');
+    raw.end();
   }
 
   @Post('cancelled')
@@ -304,13 +315,16 @@ describe.each(ADAPTERS)('a response that is interrupted (%s)', (adapter: Adapter
       expect(transactions).toBe(1);
     });
 
-    it('that throws after the end: nothing is kept, and the next attempt runs', async () => {
+    it.each([
+      ['after the end', 'throws-late'],
+      ['with half of it written', 'throws-half-way'],
+    ])('that throws %s: nothing is kept, and the next attempt runs', async (_when, path) => {
       failures = 1;
-      const first = await post('throws-late');
+      const first = await post(path);
       expect(first.status).toBe(500);
       expect(first.json()).toMatchObject({ code: 'IDEMPOTENCY_RESPONSE_FAILED' });
       expect(await shopState(database)).toMatchObject({ orders: 0, records: 0 });
-      const retry = await post('throws-late');
+      const retry = await post(path);
       expect({ status: retry.status, text: retry.text }).toEqual({ status: 201, text: 'done' });
       expect(await shopState(database)).toMatchObject({ orders: 1, records: 1 });
     });
