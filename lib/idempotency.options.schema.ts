@@ -102,7 +102,7 @@ class ResponseSchema {
 }
 
 class PurgeSchema {
-  @Optional() @IsDuration(LONGEST_TIMEOUT_MS / 2) interval?: unknown;
+  @Optional() @IsDuration(Math.floor(LONGEST_TIMEOUT_MS / 2)) interval?: unknown;
   @Optional() @IsInt() @Min(1) @Max(100_000) batchSize?: number;
 }
 

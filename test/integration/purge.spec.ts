@@ -1,0 +1,230 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals';
+import { Controller, Logger, Post } from '@nestjs/common';
+import { Idempotent, IdempotencyPurgeService, type PurgeOptions } from 'nestjs-pg-idempotency';
+import { Client } from 'pg';
+import { statementsFor } from '../../lib/postgres/statements.js';
+import { startApp, type TestApp } from '../helpers/app.js';
+import { eventually } from '../helpers/conditions.js';
+import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
+import { postJson } from '../helpers/http.js';
+
+@Controller('things')
+class ThingsController {
+  @Post()
+  @Idempotent()
+  create(): { made: true } {
+    return { made: true };
+  }
+}
+
+describe('purge', () => {
+  let database: TestDatabase;
+  const apps: TestApp[] = [];
+
+  beforeAll(async () => {
+    database = await createTestDatabase();
+  });
+
+  beforeEach(async () => {
+    // Says which statement deleted which row, in the order of deletion.
+    await database.query(`
+      CREATE TABLE deleted (id serial, key text, transaction text);
+      CREATE FUNCTION note_deletion() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          INSERT INTO deleted (key, transaction) VALUES (OLD.key, pg_current_xact_id()::text);
+          RETURN OLD;
+        END $$;
+      CREATE TRIGGER note_deletion AFTER DELETE ON idempotency_records
+        FOR EACH ROW EXECUTE FUNCTION note_deletion()`);
+  });
+
+  afterEach(async () => {
+    jest.restoreAllMocks();
+    await Promise.all(apps.splice(0).map((app) => app.close()));
+    await database.query(`
+      TRUNCATE idempotency_records;
+      DROP TRIGGER IF EXISTS note_deletion ON idempotency_records;
+      DROP FUNCTION IF EXISTS note_deletion;
+      DROP TABLE IF EXISTS deleted`);
+  });
+
+  afterAll(() => database.drop());
+
+  async function start(purge: false | PurgeOptions): Promise<TestApp> {
+    const app = await startApp({
+      adapter: 'express',
+      databaseUrl: database.url,
+      controllers: [ThingsController],
+      idempotency: { purge },
+      poolSize: 4,
+    });
+    apps.push(app);
+    return app;
+  }
+
+  const service = (app: TestApp): IdempotencyPurgeService => app.app.get(IdempotencyPurgeService);
+
+  /** Adds records that expire so many minutes from now, on average. */
+  async function addRecords(prefix: string, count: number, minutes: number): Promise<void> {
+    await database.query(
+      `INSERT INTO idempotency_records (client, endpoint, key, fingerprint, status, mode, format_version, expires_at)
+       SELECT 'c', 'e', $1 || n, '', 'completed', 'transaction', 1,
+              clock_timestamp() + $3 * interval '1 minute' + n * interval '1 millisecond'
+         FROM generate_series(1, $2::int) n`,
+      [prefix, count, minutes],
+    );
+  }
+
+  const keys = async (): Promise<string[]> =>
+    (await database.query<{ key: string }>('SELECT key FROM idempotency_records ORDER BY key')).map(
+      ({ key }) => key,
+    );
+
+  const count = async (table: string): Promise<number> =>
+    (await database.query<{ count: number }>(`SELECT count(*)::int AS count FROM ${table}`))[0]!.count;
+
+  it('deletes what has expired and nothing else, and counts it', async () => {
+    const purge = service(await start(false));
+    await addRecords('old-', 3, -5);
+    await addRecords('live-', 2, 5);
+    expect(await purge.purge()).toBe(3);
+    expect(await keys()).toEqual(['live-1', 'live-2']);
+    expect(await purge.purge()).toBe(0);
+  });
+
+  it('deletes in batches, each a transaction of its own, the oldest first', async () => {
+    const purge = service(await start({ interval: '10d', batchSize: 10 }));
+    await addRecords('old-', 25, -5);
+    await addRecords('older-', 10, -50);
+    expect(await purge.purge()).toBe(35);
+    const batches = await database.query<{ rows: number; prefix: string }>(
+      `SELECT count(*)::int AS rows, min(split_part(key, '-', 1)) AS prefix FROM deleted
+        GROUP BY transaction ORDER BY min(id)`,
+    );
+    expect(batches.map(({ rows }) => rows)).toEqual([10, 10, 10, 5]);
+    expect(batches[0]!.prefix).toBe('older');
+  });
+
+  it('uses the index on the time of expiry', async () => {
+    await addRecords('live-', 20_000, 5);
+    await addRecords('old-', 5, -5);
+    await database.query('ANALYZE idempotency_records');
+    const { purge } = statementsFor('idempotency_records', undefined, 180_000);
+    const plan = await database.query(`EXPLAIN (FORMAT JSON) ${purge.replace('$1', '1000')}`);
+    expect(JSON.stringify(plan)).toContain('"Index Name":"idempotency_records_expires_idx"');
+    expect(JSON.stringify(plan)).not.toContain('Seq Scan');
+  });
+
+  it('deletes each record once, however many instances purge at once', async () => {
+    const services = (await Promise.all([1, 2, 3].map(() => start({ interval: '10d', batchSize: 7 })))).map(
+      service,
+    );
+    await addRecords('old-', 500, -5);
+    const counts = await Promise.all(services.map((each) => each.purge()));
+    expect(counts.reduce((sum, each) => sum + each, 0)).toBe(500);
+    expect(await count('deleted')).toBe(500);
+    expect(await keys()).toEqual([]);
+  });
+
+  it('joins a run that is under way', async () => {
+    const purge = service(await start(false));
+    await addRecords('old-', 3, -5);
+    expect(await Promise.all([purge.purge(), purge.purge()])).toEqual([3, 3]);
+    expect(await count('deleted')).toBe(3);
+  });
+
+  it('skips what another transaction has locked, and takes it the next time', async () => {
+    const purge = service(await start(false));
+    await addRecords('old-', 3, -5);
+    const other = new Client({ connectionString: database.url });
+    await other.connect();
+    await other.query('BEGIN');
+    await other.query("SELECT FROM idempotency_records WHERE key = 'old-2' FOR UPDATE");
+    expect(await purge.purge()).toBe(2);
+    expect(await keys()).toEqual(['old-2']);
+    await other.end();
+    await eventually(async () => (await purge.purge()) === 1);
+  });
+
+  it('troubles nobody while traffic runs', async () => {
+    const app = await start({ interval: '10d', batchSize: 5 });
+    await addRecords('old-', 200, -5);
+    const request = (key: string): ReturnType<typeof postJson> =>
+      postJson(`${app.url}/things`, {}, { 'Idempotency-Key': key });
+    const traffic = Promise.all(
+      Array.from({ length: 60 }, async (_, index) => {
+        const first = await request(`key-${index}`);
+        const retry = await request(`key-${index}`);
+        return [first.status, retry.status, retry.headers['idempotency-replayed']];
+      }),
+    );
+    const deleted = service(app).purge();
+    for (const answers of await traffic) expect(answers).toEqual([201, 201, 'true']);
+    expect(await deleted).toBe(200);
+    expect(await count('idempotency_records')).toBe(60);
+  });
+
+  it('runs by itself on a timer, again and again', async () => {
+    await start({ interval: 20 });
+    for (const round of ['first-', 'second-', 'third-']) {
+      await addRecords(round, 3, -5);
+      await eventually(async () => (await count('idempotency_records')) === 0);
+    }
+  });
+
+  it('stops its timer with the application', async () => {
+    const scheduled = jest.spyOn(globalThis, 'setTimeout');
+    const cleared = jest.spyOn(globalThis, 'clearTimeout');
+    const app = await start({ interval: '10m' });
+    const index = scheduled.mock.calls.findIndex(([, delay]) => isAboutTenMinutes(delay));
+    const timer: unknown = scheduled.mock.results[index]?.value;
+    expect(timer).toMatchObject({ unref: expect.any(Function) });
+    await app.close();
+    expect(cleared.mock.calls).toContainEqual([timer]);
+    expect(scheduled.mock.calls.filter(([, delay]) => isAboutTenMinutes(delay))).toHaveLength(1);
+  });
+
+  it('ends a run that is under way with the application, after the batch at hand', async () => {
+    const app = await start({ interval: '10d', batchSize: 1 });
+    await addRecords('old-', 300, -5);
+    const purged = service(app).purge();
+    await app.close();
+    const deleted = await purged;
+    expect(deleted).toBeLessThan(300);
+    expect(await count('deleted')).toBe(deleted);
+    expect(await keys()).toHaveLength(300 - deleted);
+  });
+
+  it('starts no timer when it is switched off, and still runs on demand', async () => {
+    const scheduled = jest.spyOn(globalThis, 'setTimeout');
+    const timersOf = (): number =>
+      scheduled.mock.calls.filter(([, delay]) => isAboutTenMinutes(delay)).length;
+    const app = await start(false);
+    expect(timersOf()).toBe(0);
+    await start({});
+    expect(timersOf()).toBe(1);
+    await addRecords('old-', 1, -5);
+    expect(await service(app).purge()).toBe(1);
+  });
+
+  it('says that it failed, and is tried again', async () => {
+    const warnings = jest.spyOn(Logger.prototype, 'warn').mockImplementation(() => undefined);
+    await database.query(`
+      CREATE OR REPLACE FUNCTION note_deletion() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE 'hands off'; END $$`);
+    await addRecords('old-', 1, -5);
+    const app = await start({ interval: 20 });
+    await eventually(() =>
+      warnings.mock.calls.some(([message]) =>
+        /purge failed and is tried again.*hands off/.test(String(message)),
+      ),
+    );
+    await expect(service(app).purge()).rejects.toThrow('hands off');
+    expect(await keys()).toEqual(['old-1']);
+    await database.query('DROP TRIGGER note_deletion ON idempotency_records');
+    await eventually(async () => (await keys()).length === 0);
+  });
+});
+
+/** The interval unless it is set, give or take the jitter. */
+const isAboutTenMinutes = (delay = 0): boolean => delay >= 540_000 && delay <= 660_000;
