@@ -297,6 +297,15 @@ describe.each(ADAPTERS)('a replay (%s)', (adapter) => {
     expect(await send('removed-header')).not.toHaveProperty('x-default');
   });
 
+  it('has the headers of @Header() from the record, so that a later release cannot change them', async () => {
+    await sendTwice(`${app.url}/static-location`);
+    const rows = await database.query<{ headers: string }>(
+      `SELECT response_headers::text AS headers FROM idempotency_records WHERE endpoint = 'POST /static-location'`,
+    );
+    expect(rows.length).toBeGreaterThan(0);
+    for (const { headers } of rows) expect(headers).toContain('/things/7');
+  });
+
   it('of an exception does not ask the filter again', async () => {
     const before = StampingFilter.caught;
     await sendTwice(`${app.url}/refusal`);
