@@ -40,15 +40,15 @@ const IsHeaderName = (each = false): PropertyDecorator =>
     message: 'must be a header name (RFC 9110, section 5.1)',
   });
 
-const IsIdentifier = (): PropertyDecorator =>
+const IsIdentifier = (longest: number): PropertyDecorator =>
   check(
     'isIdentifier',
-    'must be a name of 1 to 51 bytes, as it stands in the database, without quotes',
-    (value) => {
-      return (
-        typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= 51 && !value.includes('\0')
-      );
-    },
+    `must be a name of 1 to ${longest} bytes, as it stands in the database, without quotes`,
+    (value) =>
+      typeof value === 'string' &&
+      value !== '' &&
+      Buffer.byteLength(value) <= longest &&
+      !value.includes('\0'),
   );
 
 class KeySchema {
@@ -108,9 +108,6 @@ class PurgeSchema {
 
 /** Shared by module and route. */
 class RouteDefaultsSchema {
-  @Optional()
-  @IsFunction('a function of the request, such as clientFromUser((user) => user.id)')
-  client?: unknown;
   @Optional() @IsDuration() ttl?: unknown;
   @Optional() @IsDuration(LONGEST_TIMEOUT_MS) maxDuration?: unknown;
   @Optional() @ValidateNested() key?: KeySchema;
@@ -122,6 +119,9 @@ class RouteDefaultsSchema {
 
 /** What `@Idempotent()` takes. */
 export class RouteOptionsSchema extends RouteDefaultsSchema {
+  @Optional()
+  @IsFunction('a function of the request, such as clientFromUser((user) => user.id)')
+  client?: unknown;
   @Optional()
   @check('isEndpoint', `must be a name of 1 to ${MAX_IDENTITY_BYTES.endpoint} bytes`, (value) => {
     return (
@@ -137,15 +137,15 @@ export class ModuleOptionsSchema extends RouteDefaultsSchema {
     "set: say whose key a request carries, with clientFromUser((user) => user.id), clientFromHeader('X-API-Key'), " +
       "sharedClient('everybody') or a function of your own",
   )
-  override client: unknown;
+  client: unknown;
   @Optional() @IsDuration(LONGEST_TIMEOUT_MS) acquireTimeout?: unknown;
   @Optional()
   @check('isUrl', 'must be an absolute URL without a fragment', (value) => {
     return typeof value === 'string' && URL.canParse(value) && !value.includes('#');
   })
   documentation?: string;
-  @Optional() @IsIdentifier() table?: string;
-  @Optional() @IsIdentifier() schema?: string;
+  @Optional() @IsIdentifier(51) table?: string;
+  @Optional() @IsIdentifier(63) schema?: string;
   @Optional()
   @check('isDataSource', 'must be the name of a DataSource, a DataSource, or options for one', (value) => {
     return (typeof value === 'string' && value !== '') || (typeof value === 'object' && value !== null);
@@ -153,7 +153,7 @@ export class ModuleOptionsSchema extends RouteDefaultsSchema {
   dataSource?: unknown;
   @ValidateIf((_, value: unknown) => value !== undefined && value !== false)
   @ValidateNested()
-  purge?: PurgeSchema;
+  purge?: PurgeSchema | false;
   @Optional() @IsBoolean() allowAsynchronousCommit?: boolean;
 }
 

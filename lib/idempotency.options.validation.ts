@@ -3,8 +3,11 @@ import { IdempotencyUsageError } from './core/errors.js';
 import { ModuleOptionsSchema, NESTED_SCHEMAS, RouteOptionsSchema } from './idempotency.options.schema.js';
 
 /** @throws IdempotencyUsageError `IDEMPOTENCY_OPTIONS_INVALID`, naming every option that is wrong and its remedy. */
-export function validateModuleOptions(options: unknown): void {
-  validate(options, ModuleOptionsSchema, 'IdempotencyModule.forRoot()');
+export function validateModuleOptions(
+  options: unknown,
+  method: 'forRoot' | 'forRootAsync' = 'forRoot',
+): void {
+  validate(options, ModuleOptionsSchema, `IdempotencyModule.${method}()`);
 }
 
 /** The same for a route; `where` names it in the error. */
@@ -14,24 +17,30 @@ export function validateRouteOptions(options: unknown, where: string): void {
 
 function validate(options: unknown, schema: new () => object, where: string): void {
   if (!isObject(options)) throw invalid(where, ['the options must be an object']);
-  const errors = validateSync(instantiate(schema, options, ''), {
+  const messages: string[] = [];
+  const errors = validateSync(instantiate(schema, options, '', messages), {
     whitelist: true,
     forbidNonWhitelisted: true,
     forbidUnknownValues: true,
   });
-  const messages = errors.flatMap((error) => messagesOf(error, ''));
-  messages.push(...lengthMessages(options));
+  messages.push(...errors.flatMap((error) => messagesOf(error, '')), ...lengthMessages(options));
   if (messages.length > 0) throw invalid(where, messages);
 }
 
-/** class-validator checks instances of its classes; a nested value that is no object is left to be reported. */
-function instantiate(schema: new () => object, values: object, path: string): object {
-  const entries = Object.entries(values).map(([name, value]: [string, unknown]) => {
+/**
+ * class-validator checks instances of its classes. A nested value that is no plain object is complained of here and
+ * left out, because class-validator would accept an array and see through a function.
+ */
+function instantiate(schema: new () => object, values: object, path: string, complaints: string[]): object {
+  const instance: Record<string, unknown> = new schema() as Record<string, unknown>;
+  for (const [name, value] of Object.entries(values) as [string, unknown][]) {
     const nestedPath = path === '' ? name : `${path}.${name}`;
     const nested = NESTED_SCHEMAS[nestedPath];
-    return [name, nested && isObject(value) ? instantiate(nested, value, nestedPath) : value];
-  });
-  return Object.assign(new schema(), Object.fromEntries(entries)) as object;
+    if (!nested || value === undefined || (nestedPath === 'purge' && value === false)) instance[name] = value;
+    else if (isObject(value)) instance[name] = instantiate(nested, value, nestedPath, complaints);
+    else complaints.push(`option "${nestedPath}" must be an object`);
+  }
+  return instance;
 }
 
 function messagesOf(
@@ -42,10 +51,16 @@ function messagesOf(
   const own = Object.entries(constraints).map(([constraint, message]) => {
     if (constraint === 'whitelistValidation')
       return `unknown option "${name}"; known are ${knownNames(target)}`;
-    if (constraint === 'nestedValidation') return `option "${name}" must be an object`;
-    return `option "${name}" ${message.replace(`${property} `, '')}`;
+    return `option "${name}" ${withoutName(message, property)}`;
   });
   return [...own, ...children.flatMap((child) => messagesOf(child, name))];
+}
+
+/** class-validator's own messages begin with the property; ours do not. */
+function withoutName(message: string, property: string): string {
+  return message.startsWith(`${property} `)
+    ? message.slice(property.length + 1)
+    : message.replace(`each value in ${property} `, 'each value ');
 }
 
 function knownNames(target: object | undefined): string {

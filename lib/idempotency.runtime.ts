@@ -35,7 +35,8 @@ export class IdempotencyRuntime implements OnModuleInit, OnApplicationShutdown {
     private readonly modules: ModulesContainer,
     private readonly moduleRef: ModuleRef,
   ) {
-    validateModuleOptions(options);
+    // Those of forRoot() were validated there.
+    validateModuleOptions(options, 'forRootAsync');
     this.#routes = new RouteRegistry(options, config, validateRouteOptions);
     const interceptors = config.getGlobalInterceptors();
     if (interceptors.some((interceptor) => interceptor instanceof IdempotencyInterceptor)) {

@@ -88,6 +88,7 @@ export class RouteRegistry {
       refuseUnsupported(handler, name);
       for (const mark of marks) this.check(mark, `@Idempotent() on ${name}`);
       const plan = this.#plan(controller, methodName, name, marks);
+      assertSomeKeyFits(plan);
       for (const route of routeNames(controller, handler, prefix, plan, this.config))
         reserve(routes, route, name);
       const plans = this.#plans.get(controller) ?? new Map<Handler, RoutePlan>();
@@ -106,6 +107,15 @@ export class RouteRegistry {
       ownHeaders: headers.map((header) => header.name.toLowerCase()),
     };
   }
+}
+
+/** Both lengths are valid by themselves, but may come from the module and from the route. */
+function assertSomeKeyFits({ name, settings: { keyRules } }: RoutePlan): void {
+  if (keyRules.minLength <= keyRules.maxLength) return;
+  throw new IdempotencyUsageError(
+    'IDEMPOTENCY_OPTIONS_INVALID',
+    `@Idempotent() on ${name}: option "key.minLength" must not be greater than "key.maxLength", which is ${keyRules.maxLength}.`,
+  );
 }
 
 function methodNames(controller: Controller): string[] {

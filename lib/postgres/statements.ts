@@ -27,7 +27,7 @@ SELECT current_setting('server_version_num')::int AS server_version,
               WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped) AS columns,
        EXISTS (SELECT FROM pg_index i
                 WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
-                  AND i.indnkeyatts = 3
+                  AND i.indimmediate AND i.indnkeyatts = 3
                   AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text) FROM pg_attribute a
                         WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int2[]))
                       = ARRAY['client', 'endpoint', 'key']) AS identity_is_unique`;
