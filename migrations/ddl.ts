@@ -15,25 +15,31 @@ export interface IdempotencyDdl {
 }
 
 const DEFAULT_TABLE = 'idempotency_records';
-/** PostgreSQL cuts identifiers at 63 bytes; the longest name made from the table's adds 12. */
-const MAX_TABLE_BYTES = 63 - '_expires_idx'.length;
+/** PostgreSQL silently cuts longer identifiers. */
+const MAX_NAME_BYTES = 63;
+/** The longest name that is made from the table's adds this. */
+const MAX_TABLE_BYTES = MAX_NAME_BYTES - '_expires_idx'.length;
 
 /**
  * The SQL of the newest schema, for those who migrate with something other than TypeORM.
  * Needs PostgreSQL 14 or later.
  *
- * @throws RangeError for a name that is empty or longer than PostgreSQL allows.
+ * @throws RangeError for a name that is empty or longer than PostgreSQL allows, or contains a NUL character.
  */
 export function idempotencyDdl({ schema, table = DEFAULT_TABLE }: MigrationTarget = {}): IdempotencyDdl {
-  if (table === '' || Buffer.byteLength(table) > MAX_TABLE_BYTES) {
-    throw new RangeError(
-      `The table's name must have 1 to ${MAX_TABLE_BYTES} bytes; choose another: ${table}`,
-    );
-  }
+  assertName('table', table, MAX_TABLE_BYTES);
   if (schema === '') throw new RangeError('The schema’s name is empty: leave it out to use the search_path.');
+  if (schema !== undefined) assertName('schema', schema, MAX_NAME_BYTES);
   const quote = (name: string): string => pg.escapeIdentifier(name);
   const qualified = schema === undefined ? quote(table) : `${quote(schema)}.${quote(table)}`;
   return { up: createTable(qualified, table, quote), down: `DROP TABLE ${qualified};\n` };
+}
+
+function assertName(what: string, name: string, longest: number): void {
+  if (name.includes('\0')) throw new RangeError(`The ${what}’s name must not contain a NUL character.`);
+  if (name === '' || Buffer.byteLength(name) > longest) {
+    throw new RangeError(`The ${what}’s name must have 1 to ${longest} bytes; choose another: ${name}`);
+  }
 }
 
 /*

@@ -1,0 +1,18 @@
+CREATE TABLE idempotency_records ();
+ALTER TABLE idempotency_records ADD COLUMN client text COLLATE "C" NOT NULL;
+ALTER TABLE idempotency_records ADD COLUMN endpoint text COLLATE "C" NOT NULL;
+ALTER TABLE idempotency_records ADD COLUMN key text COLLATE "C" NOT NULL;
+ALTER TABLE idempotency_records ADD COLUMN fingerprint bytea NOT NULL;
+ALTER TABLE idempotency_records ADD COLUMN status text NOT NULL;
+ALTER TABLE idempotency_records ADD COLUMN mode text NOT NULL;
+ALTER TABLE idempotency_records ADD COLUMN format_version smallint NOT NULL;
+ALTER TABLE idempotency_records ADD COLUMN response_status smallint;
+ALTER TABLE idempotency_records ADD COLUMN response_headers json;
+ALTER TABLE idempotency_records ADD COLUMN response_body bytea;
+ALTER TABLE idempotency_records ADD COLUMN created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL;
+ALTER TABLE idempotency_records ADD COLUMN completed_at timestamp with time zone;
+ALTER TABLE idempotency_records ADD COLUMN expires_at timestamp with time zone NOT NULL;
+ALTER TABLE idempotency_records ADD CONSTRAINT idempotency_records_identity PRIMARY KEY (client, endpoint, key);
+ALTER TABLE idempotency_records ADD CONSTRAINT idempotency_records_status_check CHECK ((status = ANY (ARRAY['processing'::text, 'completed'::text, 'failed'::text])));
+CREATE INDEX idempotency_records_expires_idx ON public.idempotency_records USING btree (expires_at);
+COMMENT ON TABLE idempotency_records IS 'Idempotency records, written by nestjs-pg-idempotency.';
