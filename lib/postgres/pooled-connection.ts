@@ -1,3 +1,4 @@
+import { connect } from 'node:net';
 import type { ClientBase, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
 import { ROLLBACK } from './statements.js';
@@ -89,6 +90,7 @@ export class PooledConnection {
     if (this.#released) return;
     this.#released = true;
     this.client.removeListener('error', this.#onError);
+    if (discard && !this.#lost) cancelStatement(this.client);
     // pg-pool listens again from here on, also while it closes what is discarded.
     this.giveBack(discard || this.#lost);
   }
@@ -107,4 +109,35 @@ export async function within(milliseconds: number, work: Promise<unknown>): Prom
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** What node-postgres knows of a session, and needs for its own `cancel()`. */
+interface SessionFacts {
+  readonly host?: unknown;
+  readonly port?: unknown;
+  readonly processID?: unknown;
+  readonly secretKey?: unknown;
+}
+
+const CANCEL_REQUEST_CODE = 80_877_102;
+const CANCEL_PATIENCE = 5_000;
+
+/**
+ * Asks the server to end the statement that a session is executing, if any. A server that executes one does not notice
+ * that its client has gone, and before PostgreSQL 17 would hold the transaction, and with it the key, until the
+ * statement's own timeout. The protocol wants a connection of its own for that, and gives no answer.
+ */
+function cancelStatement(client: ClientBase): void {
+  const { host, port, processID, secretKey } = client as SessionFacts;
+  if (typeof host !== 'string' || typeof port !== 'number') return;
+  if (typeof processID !== 'number' || typeof secretKey !== 'number') return;
+  const request = Buffer.alloc(16);
+  [request.length, CANCEL_REQUEST_CODE, processID, secretKey].forEach((value, index) =>
+    request.writeInt32BE(value, index * 4),
+  );
+  const socket = host.startsWith('/') ? connect(`${host}/.s.PGSQL.${port}`) : connect(port, host);
+  socket.on('error', () => undefined);
+  socket.setTimeout(CANCEL_PATIENCE, () => socket.destroy());
+  socket.unref();
+  socket.end(request);
 }
