@@ -8,6 +8,7 @@ import type {
 } from './idempotency.options.js';
 import { validateModuleOptions } from './idempotency.options.validation.js';
 import { IdempotencyRuntime } from './idempotency.runtime.js';
+import { IdempotencyService } from './idempotency.service.js';
 import { IdempotencyPurgeService } from './purge/purge.service.js';
 
 const OPTIONS = Symbol.for('nestjs-pg-idempotency:options');
@@ -27,6 +28,11 @@ const PROVIDERS: Provider[] = [
     provide: IdempotencyPurgeService,
     inject: [IdempotencyRuntime],
     useFactory: (runtime: IdempotencyRuntime) => new IdempotencyPurgeService(() => runtime.purgeTarget()),
+  },
+  {
+    provide: IdempotencyService,
+    inject: [IdempotencyRuntime],
+    useFactory: (runtime: IdempotencyRuntime) => new IdempotencyService(() => runtime.records()),
   },
 ];
 
@@ -52,6 +58,8 @@ export class IdempotencyModule {
    * The same with options that are made by the container, for example from a configuration service.
    *
    * @param options - Exactly one of `useFactory`, `useClass` and `useExisting`.
+   * @throws IdempotencyUsageError `IDEMPOTENCY_OPTIONS_INVALID`: here for none or several of them, when the application
+   *   boots for what they make.
    */
   static forRootAsync(options: IdempotencyModuleAsyncOptions): DynamicModule {
     return { ...dynamicModule(asyncProviders(options)), imports: options.imports ?? [] };
@@ -63,7 +71,7 @@ function dynamicModule(options: Provider[]): DynamicModule {
     module: IdempotencyModule,
     global: true,
     providers: [...options, ...PROVIDERS],
-    exports: [IdempotencyPurgeService],
+    exports: [IdempotencyPurgeService, IdempotencyService],
   };
 }
 

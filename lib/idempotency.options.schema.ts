@@ -16,7 +16,7 @@ import {
 } from 'class-validator';
 import { LONGEST_TIMEOUT_MS, parseDuration } from './core/duration.js';
 import { MAX_IDENTITY_BYTES } from './core/identity.js';
-import { isNeverStored } from './http/header-policy.js';
+import { isNeverStored } from './core/unstored-headers.js';
 
 /** Undefined means the default; null is an error, unlike with class-validator's own IsOptional. */
 const Optional = (): PropertyDecorator => ValidateIf((_, value: unknown) => value !== undefined);
@@ -101,6 +101,10 @@ class ResponseSchema {
   @Optional() @IsInt() @Min(1) @Max(512 * 1024 * 1024) maxSize?: number;
 }
 
+class AnswersSchema {
+  @Optional() @IsIn([409, 425, 503]) inProgress?: number;
+}
+
 class PurgeSchema {
   @Optional() @IsDuration(Math.floor(LONGEST_TIMEOUT_MS / 2)) interval?: unknown;
   @Optional() @IsInt() @Min(1) @Max(100_000) batchSize?: number;
@@ -114,13 +118,33 @@ class RouteDefaultsSchema {
   @Optional() @ValidateNested() fingerprint?: FingerprintSchema;
   @Optional() @ValidateNested() response?: ResponseSchema;
   @Optional() @IsFunction('a function of the error that returns { body }') errors?: unknown;
+  @Optional() @IsIn(['transaction', 'lease']) mode?: string;
+  @Optional()
+  @check('isLease', "must be at least one second and at most a day, such as '30s'", (value) => {
+    const lease = parseDuration(value) ?? 0;
+    return lease >= 1_000 && lease <= 86_400_000;
+  })
+  lease?: unknown;
+  @Optional()
+  @check('isPolicy', "must be 'refuse', 'rerun' or a function that finds out", (value) => {
+    return value === 'refuse' || value === 'rerun' || typeof value === 'function';
+  })
+  onOutcomeUnknown?: unknown;
+  @Optional()
+  @check('isWait', "must be 'reject' or { wait: '5s' }", (value) => {
+    if (typeof value !== 'object' || value === null) return value === 'reject';
+    const { wait, ...others } = value as { wait?: unknown };
+    return Object.keys(others).length === 0 && (parseDuration(wait) ?? Infinity) <= LONGEST_TIMEOUT_MS;
+  })
+  whenInProgress?: unknown;
+  @Optional() @ValidateNested() answers?: AnswersSchema;
   @Optional() @IsIn(['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE']) isolation?: string;
 }
 
 /** What `@Idempotent()` takes. */
 export class RouteOptionsSchema extends RouteDefaultsSchema {
   @Optional()
-  @IsFunction('a function of the request, such as clientFromUser((user) => user.id)')
+  @IsFunction('a function of the request, such as clientFromUser((user: User) => user.id)')
   client?: unknown;
   @Optional()
   @check('isEndpoint', `must be a name of 1 to ${MAX_IDENTITY_BYTES.endpoint} bytes`, (value) => {
@@ -134,11 +158,17 @@ export class RouteOptionsSchema extends RouteDefaultsSchema {
 /** What `forRoot()` takes. */
 export class ModuleOptionsSchema extends RouteDefaultsSchema {
   @IsFunction(
-    "set: say whose key a request carries, with clientFromUser((user) => user.id), clientFromHeader('X-API-Key'), " +
+    "set: say whose key a request carries, with clientFromUser((user: User) => user.id), clientFromHeader('X-API-Key'), " +
       "sharedClient('everybody') or a function of your own",
   )
   client: unknown;
   @Optional() @IsDuration(LONGEST_TIMEOUT_MS) acquireTimeout?: unknown;
+  @Optional() @IsInt() @Min(0) @Max(1_000_000) maxWaiters?: number;
+  @Optional()
+  @check('isObserver', 'must be an object with a method observe(event)', (value) => {
+    return typeof (value as { observe?: unknown } | null)?.observe === 'function';
+  })
+  observer?: unknown;
   @Optional()
   @check('isUrl', 'must be an absolute URL without a fragment', (value) => {
     return typeof value === 'string' && URL.canParse(value) && !value.includes('#');
@@ -163,5 +193,6 @@ export const NESTED_SCHEMAS: Readonly<Record<string, new () => object>> = {
   fingerprint: FingerprintSchema,
   response: ResponseSchema,
   'response.headers': HeadersSchema,
+  answers: AnswersSchema,
   purge: PurgeSchema,
 };

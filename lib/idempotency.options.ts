@@ -8,6 +8,8 @@ import type {
 import type { DataSource, DataSourceOptions } from 'typeorm';
 import type { Duration } from './core/duration.js';
 import type { IdempotencyError } from './core/errors.js';
+import type { IdempotencyObserver } from './core/events.js';
+import type { OutcomeUnknownPolicy } from './core/reconcile.js';
 import type { IsolationLevel } from './core/store.js';
 
 /**
@@ -46,10 +48,14 @@ export interface FingerprintOptions<Request = never> {
 export interface ResponseOptions {
   /**
    * Which statuses become the recorded answer: a list, or a function of the status. 500 and above never do.
-   * What is not recorded is rolled back. Default: everything below 500 but 408, 425 and 429.
+   * What is not recorded is rolled back; so is, in transaction mode, whatever a handler throws where a list names only
+   * statuses below 300. Default: everything below 500 but 408, 425 and 429.
    */
   readonly statuses?: readonly number[] | ((status: number) => boolean);
-  /** Which headers are recorded. Cookies, authentication and hop-by-hop headers never are. */
+  /**
+   * Which headers are recorded. Cookies, authentication and hop-by-hop headers never are. A list of the route takes the
+   * place of the module's list of the same name; what is denied is not recorded, even where it is allowed too.
+   */
   readonly headers?: {
     /** Names that are recorded although they are left out by default, such as `x-request-id`. */
     readonly allow?: readonly string[];
@@ -75,6 +81,12 @@ export interface FormattedError {
 /** Writes an error of this library in the application's own format. `error.code` tells which one it is. */
 export type ErrorFormatter = (error: IdempotencyError) => FormattedError;
 
+/** Statuses of this library's own answers, where there is a choice. */
+export interface AnswerOptions {
+  /** For a duplicate of a request that is still running: 409, 425 or 503. Default: 409. */
+  readonly inProgress?: 409 | 425 | 503;
+}
+
 /** What can be set for the module, and again for a route, where it wins field by field. */
 export interface IdempotencyRouteDefaults {
   /** Whose key it is. */
@@ -88,7 +100,33 @@ export interface IdempotencyRouteDefaults {
   readonly response?: ResponseOptions;
   /** Default: `application/problem+json` after RFC 9457. */
   readonly errors?: ErrorFormatter;
-  /** Isolation of the handler's transaction. Default: the database's `default_transaction_isolation`. */
+  /**
+   * How handlers are protected. `'transaction'`: its writes, the record and the response commit together. `'lease'`, for
+   * handlers that call the outside world or run long: the claim is committed first, and held while the handler runs; see
+   * `docs/modes.md`. Default: `'transaction'`.
+   */
+  readonly mode?: 'transaction' | 'lease';
+  /**
+   * In lease mode, how long a claim holds without being extended, at least one second. Its owner extends it three times as
+   * often; when the owner dies, a retry is answered after that time. Default: `'30s'`.
+   */
+  readonly lease?: Duration;
+  /**
+   * In lease mode, what happens to a request whose earlier attempt began and has an unknown outcome: it is refused with
+   * `IDEMPOTENCY_OUTCOME_UNRESOLVED`, it runs again, or a function finds out. Default: `'refuse'`.
+   */
+  readonly onOutcomeUnknown?: OutcomeUnknownPolicy;
+  /**
+   * What happens to a duplicate of a request that is still running: it waits for the answer at most so long, or is refused
+   * at once with `IDEMPOTENCY_IN_PROGRESS`. Who waits holds no connection. Default: `{ wait: '5s' }`.
+   */
+  readonly whenInProgress?: 'reject' | { readonly wait: Duration };
+  /** Statuses of this library's own answers. */
+  readonly answers?: AnswerOptions;
+  /**
+   * Isolation of the handler's transaction, in transaction mode. Default: the DataSource's `isolationLevel`, else the
+   * database's `default_transaction_isolation`.
+   */
   readonly isolation?: IsolationLevel;
 }
 
@@ -112,8 +150,15 @@ export interface PurgeOptions {
 /** Options of the module. All but `client` have defaults; every one is checked when the application boots. */
 export interface IdempotencyModuleOptions extends IdempotencyRouteDefaults {
   readonly client: ClientResolver;
-  /** How long a request may wait for a connection of the pool before it is answered 503. Default: `'5s'`. */
+  /**
+   * How long a request may wait for a connection of the pool, and again for the answer to its claim, before it is answered
+   * 503. Default: `'5s'`.
+   */
   readonly acquireTimeout?: Duration;
+  /** How many duplicates may wait at a time in this process; one more is refused at once. Default: 2000. */
+  readonly maxWaiters?: number;
+  /** Hears of everything that happens. Default: nobody. */
+  readonly observer?: IdempotencyObserver;
   /** Where the errors are documented: `type` and `Link` of an error point there. */
   readonly documentation?: string;
   /** Name of the table. Default: `idempotency_records`. */

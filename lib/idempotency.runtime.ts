@@ -1,8 +1,11 @@
-import type { OnApplicationShutdown, OnModuleInit } from '@nestjs/common';
+import type { BeforeApplicationShutdown, OnApplicationShutdown, OnModuleInit } from '@nestjs/common';
 import type { ApplicationConfig, ModuleRef, ModulesContainer } from '@nestjs/core';
 import { DataSource } from 'typeorm';
 import { parseDuration } from './core/duration.js';
+import { IdempotencyEngine } from './core/engine.js';
 import { IdempotencyUsageError } from './core/errors.js';
+import type { Notify } from './core/events.js';
+import { notifier } from './event-notifier.js';
 import { IdempotencyInterceptor } from './http/idempotency.interceptor.js';
 import { RouteRegistry } from './http/route-registry.js';
 import type { IdempotencyModuleOptions } from './idempotency.options.js';
@@ -10,23 +13,29 @@ import { validateModuleOptions, validateRouteOptions } from './idempotency.optio
 import { joinDataSource } from './postgres/ambient-data-source.js';
 import { inspectDatabase } from './postgres/boot-checks.js';
 import { PostgresStore } from './postgres/postgres-store.js';
+import { Records } from './postgres/records.js';
 import type { PurgeTarget } from './purge/purge.service.js';
 
 const DEFAULT_TABLE = 'idempotency_records';
 const DEFAULT_ACQUIRE_TIMEOUT = 5_000;
+const DEFAULT_MAX_WAITERS = 2_000;
 const DEFAULT_PURGE = { interval: 600_000, batchSize: 1_000 } as const;
 
 /** What exists once the database has been looked at. */
 interface Started {
   readonly dataSource: DataSource;
-  readonly store: PostgresStore;
+  readonly engine: IdempotencyEngine;
+  readonly records: Records;
   readonly purgeStatement: string;
+  /** Resolves when nothing runs any more. */
+  readonly drain: () => Promise<void>;
   readonly stop: () => Promise<void>;
 }
 
 /** Puts the parts together: checks at boot, and takes apart again at shutdown. */
-export class IdempotencyRuntime implements OnModuleInit, OnApplicationShutdown {
+export class IdempotencyRuntime implements OnModuleInit, BeforeApplicationShutdown, OnApplicationShutdown {
   readonly #routes: RouteRegistry;
+  readonly #notify: Notify;
   #started: Started | undefined;
 
   constructor(
@@ -37,6 +46,7 @@ export class IdempotencyRuntime implements OnModuleInit, OnApplicationShutdown {
   ) {
     // Those of forRoot() were validated there.
     validateModuleOptions(options, 'forRootAsync');
+    this.#notify = notifier(options.observer);
     this.#routes = new RouteRegistry(options, config, validateRouteOptions);
     const interceptors = config.getGlobalInterceptors();
     if (interceptors.some((interceptor) => interceptor instanceof IdempotencyInterceptor)) {
@@ -46,7 +56,7 @@ export class IdempotencyRuntime implements OnModuleInit, OnApplicationShutdown {
       );
     }
     // Here and not in onModuleInit: by then the routes are built. First, so that a replay passes through nobody else.
-    interceptors.unshift(new IdempotencyInterceptor(this.#routes, () => this.#running().store));
+    interceptors.unshift(new IdempotencyInterceptor(this.#routes, () => this.#running().engine));
   }
 
   async onModuleInit(): Promise<void> {
@@ -54,8 +64,17 @@ export class IdempotencyRuntime implements OnModuleInit, OnApplicationShutdown {
     this.#started = await this.#start();
   }
 
+  /** While the server still answers and the DataSource is still open. */
+  async beforeApplicationShutdown(): Promise<void> {
+    await this.#started?.drain();
+  }
+
   async onApplicationShutdown(): Promise<void> {
     await this.#started?.stop();
+  }
+
+  records(): Records {
+    return this.#running().records;
   }
 
   purgeTarget(): PurgeTarget {
@@ -64,6 +83,7 @@ export class IdempotencyRuntime implements OnModuleInit, OnApplicationShutdown {
     return {
       dataSource,
       statement,
+      notify: this.#notify,
       batchSize: (purge && purge.batchSize) || DEFAULT_PURGE.batchSize,
       interval: purge === false ? undefined : (parseDuration(purge?.interval) ?? DEFAULT_PURGE.interval),
     };
@@ -86,12 +106,23 @@ export class IdempotencyRuntime implements OnModuleInit, OnApplicationShutdown {
       const leave = joinDataSource(dataSource);
       const acquireTimeout = parseDuration(this.options.acquireTimeout) ?? DEFAULT_ACQUIRE_TIMEOUT;
       const store = new PostgresStore({ dataSource, ...inspected, acquireTimeout });
-      const stop = async (): Promise<void> => {
+      const engine = new IdempotencyEngine(
+        store,
+        this.#notify,
+        this.options.maxWaiters ?? DEFAULT_MAX_WAITERS,
+      );
+      const drain = async (): Promise<void> => {
+        await engine.shutdown();
         await store.drained();
+      };
+      const stop = async (): Promise<void> => {
+        await drain();
         leave();
         await close();
       };
-      return { dataSource, store, purgeStatement: inspected.statements.purge, stop };
+      const { statements } = inspected;
+      const records = new Records(dataSource, statements);
+      return { dataSource, engine, records, purgeStatement: statements.purge, drain, stop };
     } catch (error) {
       await close();
       throw error;

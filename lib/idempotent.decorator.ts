@@ -12,7 +12,8 @@ type Handler = (this: unknown, ...args: unknown[]) => unknown;
  * matter.
  *
  * Limits: only what goes through the module's DataSource joins the transaction; see `docs/considerations.md`. GET, HEAD,
- * OPTIONS, `@All()`, `@Sse()`, message patterns and GraphQL resolvers are refused when the application boots.
+ * OPTIONS, `@All()`, `@Sse()`, message patterns and GraphQL resolvers are refused when the application boots, and so are
+ * handlers that a subclass adds or overrides without repeating the decorator, on them or on the subclass.
  *
  * @example
  * ```ts

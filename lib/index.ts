@@ -6,11 +6,24 @@ export {
   type IdempotencyErrorCode,
   type KeyError,
 } from './core/errors.js';
+export type { IdempotencyEvent, IdempotencyObserver } from './core/events.js';
+export type { Identity } from './core/identity.js';
+export type { RecordedHeader, RecordedResponse, RecordMode } from './core/record.js';
+export type {
+  OutcomeUnknownPolicy,
+  ReconcileHandler,
+  Reconciliation,
+  SettledResponse,
+  UnresolvedOutcome,
+} from './core/reconcile.js';
 export type { IsolationLevel } from './core/store.js';
+export { CurrentExecution, currentExecution } from './current-execution.js';
 export { clientFromHeader, clientFromUser, sharedClient } from './http/client-resolvers.js';
 export { IdempotencyException, type Problem } from './http/problem-details.js';
+export { ReleaseIdempotencyKey } from './http/release-idempotency-key.js';
 export { IdempotencyModule } from './idempotency.module.js';
 export type {
+  AnswerOptions,
   ClientResolver,
   ErrorFormatter,
   FingerprintOptions,
@@ -24,5 +37,14 @@ export type {
   PurgeOptions,
   ResponseOptions,
 } from './idempotency.options.js';
+export { IdempotencyService, type RecordPage } from './idempotency.service.js';
 export { Idempotent } from './idempotent.decorator.js';
+export type { IdempotencyExecution } from './postgres/idempotency-execution.js';
+export type {
+  OperationResult,
+  RecordDetails,
+  RecordFilter,
+  RecordState,
+  RecordSummary,
+} from './postgres/records.js';
 export { IdempotencyPurgeService } from './purge/purge.service.js';

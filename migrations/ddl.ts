@@ -26,13 +26,51 @@ const MAX_TABLE_BYTES = MAX_NAME_BYTES - '_expires_idx'.length;
  *
  * @throws RangeError for a name that is empty or longer than PostgreSQL allows, or contains a NUL character.
  */
-export function idempotencyDdl({ schema, table = DEFAULT_TABLE }: MigrationTarget = {}): IdempotencyDdl {
+export function idempotencyDdl(target: MigrationTarget = {}): IdempotencyDdl {
+  const steps = ddlSteps(target);
+  return {
+    up: steps.map(({ up }) => up).join(''),
+    down: steps
+      .map(({ down }) => down)
+      .reverse()
+      .join(''),
+  };
+}
+
+/** One migration. Later releases only add further ones. */
+export interface DdlStep extends IdempotencyDdl {
+  /** TypeORM orders migrations by the 13 digits at the end. */
+  readonly name: string;
+}
+
+/** The migrations, oldest first. */
+export function ddlSteps({ schema, table = DEFAULT_TABLE }: MigrationTarget = {}): DdlStep[] {
   assertName('table', table, MAX_TABLE_BYTES);
   if (schema === '') throw new RangeError('The schema’s name is empty: leave it out to use the search_path.');
   if (schema !== undefined) assertName('schema', schema, MAX_NAME_BYTES);
   const quote = (name: string): string => pg.escapeIdentifier(name);
   const qualified = schema === undefined ? quote(table) : `${quote(schema)}.${quote(table)}`;
-  return { up: createTable(qualified, table, quote), down: `DROP TABLE ${qualified};\n` };
+  return [
+    {
+      name: 'CreateIdempotencyRecords1767225600000',
+      up: createTable(qualified, table, quote),
+      down: `DROP TABLE ${qualified};\n`,
+    },
+    { name: 'AddIdempotencyLeases1769904000000', up: addLeases(qualified), down: dropLeases(qualified) },
+  ];
+}
+
+/** Nullable or with a constant default, so that neither rewrites the table nor breaks an older release. */
+function addLeases(qualified: string): string {
+  return `ALTER TABLE ${qualified}
+  ADD COLUMN owner_token  uuid,
+  ADD COLUMN attempt      integer NOT NULL DEFAULT 1,
+  ADD COLUMN locked_until timestamptz;
+`;
+}
+
+function dropLeases(qualified: string): string {
+  return `ALTER TABLE ${qualified} DROP COLUMN owner_token, DROP COLUMN attempt, DROP COLUMN locked_until;\n`;
 }
 
 function assertName(what: string, name: string, longest: number): void {

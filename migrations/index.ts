@@ -1,5 +1,5 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
-import { idempotencyDdl, type MigrationTarget } from './ddl.js';
+import { ddlSteps, type MigrationTarget } from './ddl.js';
 
 export { idempotencyDdl, type IdempotencyDdl, type MigrationTarget } from './ddl.js';
 
@@ -17,11 +17,9 @@ export type MigrationClass = new () => MigrationInterface;
  * @throws RangeError for a name that PostgreSQL does not allow.
  */
 export function idempotencyMigrations(target: MigrationTarget = {}): MigrationClass[] {
-  const { up, down } = idempotencyDdl(target);
-  return [
-    class CreateIdempotencyRecords implements MigrationInterface {
-      // TypeORM orders migrations by the 13 digits at the end of the name.
-      readonly name = 'CreateIdempotencyRecords1767225600000';
+  return ddlSteps(target).map(({ name, up, down }) => {
+    return class IdempotencyMigration implements MigrationInterface {
+      readonly name = name;
 
       async up(runner: QueryRunner): Promise<void> {
         await runner.query(up);
@@ -30,6 +28,6 @@ export function idempotencyMigrations(target: MigrationTarget = {}): MigrationCl
       async down(runner: QueryRunner): Promise<void> {
         await runner.query(down);
       }
-    },
-  ];
+    };
+  });
 }

@@ -2,6 +2,8 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 
 /** The part of a running handler's transaction that does not depend on a database. */
 export interface AmbientFrame {
+  /** What the handler may know of its execution. */
+  readonly execution: object;
   /** Notes that the decorated handler was entered. */
   enterHandler(): void;
   /** Keeps work for the time after COMMIT. */
@@ -49,12 +51,28 @@ export function outside<T>(work: () => T): T {
  * Runs `work` after the handler's transaction has committed, for example to send an e-mail or enqueue a job.
  * It runs at most once, outside the transaction, in the order of registration, and does not delay the response. It
  * does not run when the handler fails, nor on a replay, nor when the process dies or the answer to COMMIT is lost. Its
- * errors are logged. Without an ambient transaction `work` runs at once.
+ * errors are logged. Without an ambient transaction `work` is called at once, and its errors are logged as well.
  *
  * @throws IdempotencyUsageError `IDEMPOTENCY_TRANSACTION_FINISHED` when the handler has ended already.
  */
 export function afterCommit(work: AfterCommitWork): void {
   const frame = currentFrame();
   if (frame) frame.defer(work);
-  else void work();
+  else void attempt(work);
+}
+
+/** Has failures of work that ran without an ambient transaction logged. */
+export function reportFailuresTo(report: (error: unknown) => void): void {
+  reportFailure = report;
+}
+
+/** The core has no logger. */
+let reportFailure = (error: unknown): void => process.emitWarning(String(error));
+
+async function attempt(work: AfterCommitWork): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    reportFailure(error);
+  }
 }

@@ -1,29 +1,56 @@
+import type { GiveUp } from './store.js';
+
 /** How the handler ended, seen from outside all interceptors. */
 export type HandlerEnd =
   /** It was never entered: a pipe or an upload limit refused the request. */
   | 'not-begun'
   | 'returned'
   | 'threw'
-  /** Its Observable was cancelled, or its response broke off. */
-  | 'broken';
+  /** It threw, and said that nothing happened. */
+  | 'released'
+  /** Its Observable was cancelled, it ran too long, or the database ended its transaction. */
+  | 'broken'
+  /** It returned, but its body broke off or is too large. */
+  | 'unkeepable';
 
 /** Which responses become the recorded answer. */
 export interface StoragePolicy {
-  /** Whether a response with this status is recorded. Never asked about 500 and above. */
+  /** Whether a response with this status is recorded. Asked only about 200 to 499. */
   isStored(status: number): boolean;
+  /**
+   * Whether what was thrown can be recorded. In transaction mode its writes have to be undone first, for which there is a
+   * savepoint only where a status of an error is stored; an exception filter may give an error any status.
+   */
+  readonly storesErrors: boolean;
 }
 
 /** What becomes of a run. */
 export type Disposition =
-  { readonly kind: 'complete'; readonly handler: 'returned' | 'threw' } | { readonly kind: 'release' };
+  | { readonly kind: 'complete'; readonly handler: 'returned' | 'threw' }
+  | { readonly kind: 'release' }
+  | { readonly kind: 'give-up'; readonly why: GiveUp };
 
 /**
- * Decides whether a run commits with its response as the recorded answer or is rolled back with nothing recorded.
- * A response under 500 that the handler produced, thrown or returned, is the result of the operation.
+ * Decides whether a run's response becomes the recorded answer. A final response under 500 that the handler produced, thrown or
+ * returned, is the result of the operation; whatever else it does once it began leaves the outcome open.
  */
 export function disposition(handler: HandlerEnd, status: number, policy: StoragePolicy): Disposition {
-  const produced = handler === 'returned' || handler === 'threw';
-  return produced && status < 500 && policy.isStored(status)
-    ? { kind: 'complete', handler }
-    : { kind: 'release' };
+  switch (handler) {
+    case 'not-begun':
+    case 'released':
+      return { kind: 'release' };
+    case 'broken':
+      return { kind: 'give-up', why: 'unsettled' };
+    case 'unkeepable':
+      return { kind: 'give-up', why: 'unkeepable' };
+    default:
+      return isRecordable(handler, status, policy)
+        ? { kind: 'complete', handler }
+        : { kind: 'give-up', why: 'unsettled' };
+  }
+}
+
+function isRecordable(handler: 'returned' | 'threw', status: number, policy: StoragePolicy): boolean {
+  if (handler === 'threw' && !policy.storesErrors) return false;
+  return status >= 200 && status < 500 && policy.isStored(status);
 }

@@ -38,7 +38,11 @@ export type IdempotencyError =
   | KeyError
   | ErrorBase<'IDEMPOTENCY_CLIENT_UNRESOLVED', 401>
   | ErrorBase<'IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE', 415>
-  | ErrorBase<'IDEMPOTENCY_IN_PROGRESS', 409>
+  | ErrorBase<'IDEMPOTENCY_IN_PROGRESS', 409 | 425 | 503>
+  | ErrorBase<'IDEMPOTENCY_OUTCOME_UNRESOLVED', 409>
+  | ErrorBase<'IDEMPOTENCY_RESPONSE_NOT_KEPT', 409>
+  | ErrorBase<'IDEMPOTENCY_SHUTTING_DOWN', 503>
+  | ErrorBase<'IDEMPOTENCY_LEASE_LOST', 503>
   | ErrorBase<'IDEMPOTENCY_KEY_REUSED', 422>
   | ErrorBase<'IDEMPOTENCY_STORE_UNAVAILABLE', 503>
   | ErrorBase<'IDEMPOTENCY_TRANSACTION_CONFLICT', 503>
@@ -74,6 +78,28 @@ const CATALOGUE = {
     status: 409,
     title: 'A request with this idempotency key is still running',
     detail: 'Retry with the same key after the time given by Retry-After.',
+    retryAfter: RETRY_SOON,
+  },
+  IDEMPOTENCY_OUTCOME_UNRESOLVED: {
+    status: 409,
+    title: 'An earlier attempt has an unknown outcome',
+    detail: 'It may have taken effect. The request is not run again until the outcome is settled.',
+  },
+  IDEMPOTENCY_RESPONSE_NOT_KEPT: {
+    status: 409,
+    title: 'The request took effect, but its response could not be kept',
+    detail: 'Do not send it again under another key: look up what it created.',
+  },
+  IDEMPOTENCY_SHUTTING_DOWN: {
+    status: 503,
+    title: 'The server is shutting down',
+    detail: 'Retry with the same key: another instance answers.',
+    retryAfter: RETRY_SOON,
+  },
+  IDEMPOTENCY_LEASE_LOST: {
+    status: 503,
+    title: 'Another attempt has taken over this request',
+    detail: 'Retry with the same key: it gets the answer of the attempt that took over.',
     retryAfter: RETRY_SOON,
   },
   IDEMPOTENCY_KEY_REUSED: {

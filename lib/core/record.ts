@@ -1,11 +1,14 @@
 /** Version of the row's contents. A reader refuses what is newer than it knows. */
 export const FORMAT_VERSION = 1;
 
-/** `processing`: claimed; `completed`: the handler returned; `failed`: it threw and that error is the answer. */
+/**
+ * `processing`: claimed; `completed`: the handler returned; `failed`: it threw and that error is the answer, or its
+ * response could not be kept.
+ */
 export type RecordStatus = 'processing' | 'completed' | 'failed';
 
 /** How the handler ran. */
-export type RecordMode = 'transaction';
+export type RecordMode = 'transaction' | 'lease';
 
 /** A header as it is stored: lower-case name, and its value, its values, or null where the handler removed it. */
 export type RecordedHeader = readonly [name: string, value: string | readonly string[] | null];
@@ -20,10 +23,9 @@ export interface RecordedResponse {
 /** A finished record, as a duplicate finds it. */
 export interface IdempotencyRecord {
   readonly fingerprint: Buffer;
-  readonly status: RecordStatus;
-  readonly mode: string;
   readonly formatVersion: number;
-  readonly response: RecordedResponse;
+  /** Undefined for a tombstone: the effect happened, and its response could not be kept. */
+  readonly response: RecordedResponse | undefined;
   /** When the original was claimed, by the database's clock. */
   readonly createdAt: Date;
 }

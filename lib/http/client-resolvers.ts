@@ -20,14 +20,21 @@ export function clientFromHeader(
 }
 
 /**
- * The client is the user that a guard has put on `request.user`.
+ * The client is the user that a guard has put on `request.user`. A user whose id is not a non-empty string, a finite
+ * number or a bigint is nobody: as text, all of them would be one client.
  *
- * @param id - What identifies the user for ever, such as its primary key.
+ * @param id - What identifies the user for ever, such as its primary key: `clientFromUser((user: User) => user.id)`.
  */
 export function clientFromUser<User>(
   id: (user: User) => string | number | bigint,
 ): (request: { user?: User }) => string | undefined {
-  return ({ user }) => (user === undefined || user === null ? undefined : String(id(user)));
+  return ({ user }) => (user === undefined || user === null ? undefined : asText(id(user)));
+}
+
+/** Whatever the types say, an id comes from a token or a database. */
+function asText(id: unknown): string | undefined {
+  const identifies = (typeof id === 'string' && id !== '') || Number.isFinite(id) || typeof id === 'bigint';
+  return identifies ? String(id) : undefined;
 }
 
 /**

@@ -1,26 +1,10 @@
 import type { OutgoingHttpHeader, OutgoingHttpHeaders } from 'node:http';
 import type { RecordedHeader } from '../core/record.js';
-
-/** Secrets of one exchange. */
-const SECRETS = new Set([
-  ...['set-cookie', 'set-cookie2', 'cookie', 'authorization', 'proxy-authorization', 'www-authenticate'],
-  ...['proxy-authenticate', 'authentication-info', 'proxy-authentication-info'],
-]);
-
-/** Headers that belong to one connection (RFC 9110, section 7.6.1) or one message. */
-const FRAMING = new Set([
-  ...['connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'],
-  ...['content-length', 'date'],
-]);
+import { isFraming, isNeverStored } from '../core/unstored-headers.js';
 
 /** Headers that describe the current exchange rather than the operation: a replay has its own. */
 const OF_THE_EXCHANGE =
   /^(?:access-control-.*|(?:x-)?rate-?limit.*|(?:x-)?request-id|(?:x-)?correlation-id|traceparent|tracestate|x-trace-id|x-b3-.*|b3|x-amzn-trace-id|x-cloud-trace-context|server-timing|x-response-time|idempotency-.*)$/;
-
-/** Whether a header is kept out of the table whatever the options say. The name is in lower case. */
-export function isNeverStored(name: string): boolean {
-  return SECRETS.has(name) || FRAMING.has(name);
-}
 
 /** Which headers are recorded, and which a replay takes from its own exchange. */
 export class HeaderPolicy {
@@ -58,7 +42,7 @@ export class HeaderPolicy {
     current: OutgoingHttpHeaders,
     recorded: readonly RecordedHeader[],
   ): OutgoingHttpHeaders {
-    const own = Object.entries(current).filter(([name]) => !this.isRecorded(name) && !FRAMING.has(name));
+    const own = Object.entries(current).filter(([name]) => !this.isRecorded(name) && !isFraming(name));
     const headers: OutgoingHttpHeaders = { ...baseline, ...Object.fromEntries(own) };
     for (const [name, value] of recorded) {
       if (value === null) Reflect.deleteProperty(headers, name);

@@ -16,29 +16,40 @@ export function isStreamedBody(value: unknown): value is StreamedBody {
  * belongs to it, a source that fails does so while everything can still be rolled back, and a client that goes away
  * makes the framework destroy the source half-way although the operation takes effect.
  *
- * @throws BodyTooLargeError as soon as the body exceeds `maxSize` bytes; whatever the source fails with.
+ * @throws BodyLostError as soon as the body exceeds `maxSize` bytes, or when its source fails.
  */
 export async function holdBody(value: StreamedBody, maxSize: number): Promise<StreamedBody> {
-  const bytes = new BodyInMemory(
-    await drain(value instanceof StreamableFile ? value.getStream() : value, maxSize),
-  );
+  const chunks = await drain(value instanceof StreamableFile ? value.getStream() : value, maxSize);
+  const bytes = new BodyInMemory(chunks);
   return value instanceof StreamableFile ? new StreamableFile(bytes, value.options) : bytes;
 }
 
-/** The body of a response is larger than is recorded. */
-export class BodyTooLargeError extends Error {
-  override readonly name = 'BodyTooLargeError';
+/** The handler returned, but its body cannot be had: its source failed, or it is larger than is recorded. */
+export class BodyLostError extends Error {
+  override readonly name = 'BodyLostError';
+
+  constructor(
+    readonly tooLarge: boolean,
+    cause: unknown,
+  ) {
+    super('the body of the response could not be read', { cause });
+  }
 }
 
 async function drain(source: Readable, maxSize: number): Promise<Buffer[]> {
   const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of source as AsyncIterable<string | Uint8Array>) {
-    const bytes = Buffer.from(chunk as Uint8Array);
-    size += bytes.length;
-    if (size > maxSize) throw new BodyTooLargeError(`the body exceeds ${maxSize} bytes`);
-    chunks.push(bytes);
+  try {
+    for await (const chunk of source as AsyncIterable<string | Uint8Array>) {
+      const bytes = Buffer.from(chunk as Uint8Array);
+      size += bytes.length;
+      if (size > maxSize) break;
+      chunks.push(bytes);
+    }
+  } catch (error) {
+    throw new BodyLostError(false, error);
   }
+  if (size > maxSize) throw new BodyLostError(true, new Error(`the body exceeds ${maxSize} bytes`));
   return chunks;
 }
 

@@ -1,14 +1,14 @@
 import { Logger, type CallHandler, type ExecutionContext, type NestInterceptor } from '@nestjs/common';
 import type { OutgoingHttpHeaders } from 'node:http';
 import { NEVER, of, throwError, type Observable } from 'rxjs';
-import { decide } from '../core/engine.js';
+import type { IdempotencyEngine, ReplayedRecord } from '../core/engine.js';
 import type { IdempotencyError } from '../core/errors.js';
-import type { IdempotencyRecord } from '../core/record.js';
-import type { Execution, IdempotencyStore } from '../core/store.js';
+import type { Execution } from '../core/store.js';
 import { exchangeOf, type Exchange } from './exchange.js';
 import { completeRejection, IdempotencyException } from './problem-details.js';
 import { ProtectedRun } from './protected-run.js';
 import { ResponseRecorder } from './response-recorder.js';
+import type { RouteSettings } from './route-settings.js';
 import type { RoutePlan, RouteRegistry } from './route-registry.js';
 import { prepare } from './preparation.js';
 
@@ -27,7 +27,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
 
   constructor(
     private readonly routes: RouteRegistry,
-    private readonly store: () => IdempotencyStore,
+    private readonly engine: () => IdempotencyEngine,
   ) {}
 
   async intercept(context: ExecutionContext, next: CallHandler): Promise<Observable<unknown>> {
@@ -42,10 +42,10 @@ export class IdempotencyInterceptor implements NestInterceptor {
       case 'refused':
         return this.#reject(visit, prepared.error);
       case 'claim': {
-        const decision = await decide(this.store(), prepared.claim);
+        const decision = await this.engine().decide(prepared.claim, plan.settings.duplicates);
         if (decision.kind === 'run') return this.#run(visit, decision.execution);
         if (decision.kind === 'replay') return this.#replay(visit, decision.record);
-        return this.#reject(visit, decision.error, decision.cause);
+        return this.#reject(visit, withStatus(decision.error, plan.settings), decision.cause);
       }
     }
   }
@@ -67,7 +67,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
   }
 
   /** Lets the framework answer with nothing, through its hooks, and sends the recording in place of that. */
-  #replay({ plan, exchange, sentKey }: Visit, record: IdempotencyRecord): Observable<unknown> {
+  #replay({ plan, exchange, sentKey }: Visit, record: ReplayedRecord): Observable<unknown> {
     const { settings, ownHeaders, answeredBy } = plan;
     const baseline = without(exchange.headers(), ownHeaders);
     const { status, headers, body } = record.response;
@@ -93,12 +93,25 @@ export class IdempotencyInterceptor implements NestInterceptor {
     return throwError(() => new IdempotencyException(error, problem, cause));
   }
 
-  /** What an operator has to know: failures of the server, without keys or bodies. */
+  /** What an operator has to know: failures of the server and of the application's own functions. */
   #report(plan: RoutePlan, error: IdempotencyError, cause: unknown): void {
-    if (error.status < 500) return;
-    const reason = cause instanceof Error ? `: ${cause.message}` : '';
-    this.#logger.warn(`${error.code} in ${plan.name}${reason}`);
+    const isOrdinary = error.status < 500 || error.code === 'IDEMPOTENCY_IN_PROGRESS';
+    if (isOrdinary && cause === undefined) return;
+    this.#logger.warn(`${error.code} in ${plan.name}${reasonOf(cause)}`);
   }
+}
+
+/** PostgreSQL's messages may quote the data they complain of, so that only their code is told. */
+function reasonOf(cause: unknown): string {
+  if (!(cause instanceof Error)) return '';
+  const { driverError = cause } = cause as { driverError?: unknown };
+  const { severity, code } = driverError as { severity?: unknown; code?: unknown };
+  return typeof severity === 'string' ? `: SQLSTATE ${String(code)}` : `: ${cause.message}`;
+}
+
+/** The in-progress answer has the status that the route asks for. */
+function withStatus(error: IdempotencyError, { inProgressStatus }: RouteSettings): IdempotencyError {
+  return error.code === 'IDEMPOTENCY_IN_PROGRESS' ? { ...error, status: inProgressStatus } : error;
 }
 
 function without(headers: OutgoingHttpHeaders, names: readonly string[]): OutgoingHttpHeaders {

@@ -2,7 +2,7 @@ import { promisify } from 'node:util';
 import * as zlib from 'node:zlib';
 import type { Answer } from './response-recorder.js';
 
-type Decode = (body: Buffer) => Promise<Buffer>;
+type Decode = (body: Buffer, limit: zlib.ZlibOptions) => Promise<Buffer>;
 
 /** Node has it since 22.15, and where it has, `@fastify/compress` prefers it. */
 const { zstdDecompress } = zlib as { zstdDecompress?: typeof zlib.gunzip };
@@ -17,12 +17,19 @@ const DECODERS: Readonly<Record<string, Decode | undefined>> = {
 
 /**
  * The answer as it was before compression (RFC 9110, section 8.4), because the retry may accept another coding or none.
- * On Express compression comes after us; on Fastify it came before. A coding that is not known is kept as it is.
+ * On Express compression comes after us; on Fastify it came before. A coding that is not known is kept as it is, and so is
+ * a body that is not in the coding it claims: `@fastify/compress` takes text whose first bytes look like a zlib header for
+ * compressed, and only labels it.
+ *
+ * @returns undefined when it is larger than `maxSize` bytes.
  */
-export async function inIdentityCoding({ headers, body, ...rest }: Answer): Promise<Answer> {
-  const coding = headers['content-encoding'];
+export async function inIdentityCoding(answer: Answer, maxSize: number): Promise<Answer | undefined> {
+  const { 'content-encoding': coding, ...headers } = answer.headers;
   const decode = typeof coding === 'string' ? DECODERS[coding.toLowerCase()] : undefined;
-  if (!decode) return { ...rest, headers, body };
-  const { 'content-encoding': _, ...others } = headers;
-  return { ...rest, headers: others, body: await decode(body) };
+  if (!decode) return answer;
+  try {
+    return { ...answer, headers, body: await decode(answer.body, { maxOutputLength: maxSize }) };
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE' ? undefined : answer;
+  }
 }

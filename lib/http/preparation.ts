@@ -39,11 +39,11 @@ export async function prepare(
   const print = await fingerprintOf(exchange, plan);
   if (!print)
     return { kind: 'refused', error: idempotencyError('IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE'), sentKey };
-  const { ttl, maxDuration, isolation, storesErrors } = settings;
+  const { ttl, maxDuration, mode } = settings;
   const identity = { client, endpoint, key: reading.key };
   return {
     kind: 'claim',
-    claim: { identity, fingerprint: print, ttl, maxDuration, isolation, storesErrors },
+    claim: { identity, fingerprint: print, ttl, maxDuration, mode },
     sentKey,
   };
 }

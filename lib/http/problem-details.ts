@@ -1,7 +1,7 @@
-import { HttpException } from '@nestjs/common';
-import type { OutgoingHttpHeaders } from 'node:http';
+import { HttpException, Logger } from '@nestjs/common';
+import { validateHeaderName, validateHeaderValue, type OutgoingHttpHeaders } from 'node:http';
 import type { IdempotencyError } from '../core/errors.js';
-import type { ErrorFormatter } from '../idempotency.options.js';
+import type { ErrorFormatter, FormattedError } from '../idempotency.options.js';
 import { inIdentityCoding } from './identity-coding.js';
 import type { Answer } from './response-recorder.js';
 
@@ -19,6 +19,8 @@ export interface Problem {
 
 /** Writes errors in the application's format, or as problem details (RFC 9457). */
 export class ProblemWriter {
+  #hasComplained = false;
+
   constructor(
     private readonly documentation: string,
     private readonly format: ErrorFormatter | undefined,
@@ -28,15 +30,24 @@ export class ProblemWriter {
     const type = `${this.documentation}#${error.code.toLowerCase()}`;
     const headers: OutgoingHttpHeaders = { link: `<${type}>; rel="describedby"` };
     if (error.retryAfter !== undefined) headers['retry-after'] = String(error.retryAfter);
-    if (!this.format) return { status: error.status, ...problemDetails(error, type), headers };
-    const {
-      body,
-      status = error.status,
-      contentType = 'application/json',
-      headers: own = {},
-    } = this.format(error);
-    for (const [name, value] of Object.entries(own)) headers[name.toLowerCase()] = value;
-    return { status, body, contentType, headers };
+    const standard = { status: error.status, ...problemDetails(error, type), headers };
+    if (!this.format) return standard;
+    try {
+      return formatted(this.format(error), standard);
+    } catch (failure) {
+      // The request must be answered, and what went wrong before is more important.
+      this.#complain(failure);
+      return standard;
+    }
+  }
+
+  #complain(failure: unknown): void {
+    if (this.#hasComplained) return;
+    this.#hasComplained = true;
+    new Logger('Idempotency').error(
+      'The option "errors" failed; problem details are sent instead.',
+      String(failure),
+    );
   }
 
   /** The answer for errors that arise where no exception filter reaches any more. */
@@ -48,6 +59,21 @@ export class ProblemWriter {
       body: Buffer.from(JSON.stringify(body)),
     };
   }
+}
+
+/** @throws when it cannot be sent. */
+function formatted(own: FormattedError, standard: Problem): Problem {
+  const { body, status = standard.status, contentType = 'application/json', headers = {} } = own;
+  if (!Number.isInteger(status) || status < 200 || status > 599)
+    throw new RangeError(`${status} is no status`);
+  if (!JSON.stringify(body).startsWith('{')) throw new TypeError('the body is no object');
+  const merged: OutgoingHttpHeaders = { ...standard.headers };
+  for (const [name, value] of [...Object.entries(headers), ['content-type', contentType] as const]) {
+    validateHeaderName(name);
+    validateHeaderValue(name, value);
+    if (name !== 'content-type') merged[name.toLowerCase()] = value;
+  }
+  return { status, body, contentType, headers: merged };
 }
 
 function problemDetails(error: IdempotencyError, type: string): Pick<Problem, 'body' | 'contentType'> {
@@ -81,8 +107,9 @@ export async function completeRejection(
   held: Answer,
   { body, contentType, headers }: Problem,
 ): Promise<Answer> {
-  const { body: written } = await inIdentityCoding(held).catch(() => held);
-  const isUnchanged = written.equals(Buffer.from(JSON.stringify(body)));
+  const proposed = Buffer.from(JSON.stringify(body));
+  const written = await inIdentityCoding(held, proposed.length);
+  const isUnchanged = written?.body.equals(proposed) === true;
   const type = isUnchanged ? { 'content-type': `${contentType}; charset=utf-8` } : {};
   return { ...held, headers: { ...held.headers, ...headers, ...type } };
 }

@@ -4,10 +4,12 @@ import { concatMap, from, Observable, of, type Subscriber, type Subscription } f
 import { disposition, type HandlerEnd } from '../core/disposition.js';
 import { idempotencyError, IdempotencyFailure, type IdempotencyError } from '../core/errors.js';
 import type { Execution } from '../core/store.js';
-import { BodyTooLargeError, holdBody, isStreamedBody, type StreamedBody } from './held-body.js';
+import { unsettled } from '../core/unsettled.js';
+import { BodyLostError, holdBody, isStreamedBody } from './held-body.js';
 import { inIdentityCoding } from './identity-coding.js';
 import { completeRejection, IdempotencyException } from './problem-details.js';
 import type { Answer, ResponseRecorder } from './response-recorder.js';
+import { ReleaseIdempotencyKey } from './release-idempotency-key.js';
 import type { RouteSettings } from './route-settings.js';
 
 /** What a run needs to know of its request. */
@@ -34,8 +36,8 @@ export class ProtectedRun {
   #replacement: IdempotencyError | undefined;
   /** What was thrown to the exception filters, which write its body. */
   #thrown: IdempotencyException | undefined;
-  /** A source that fails is no answer of the handler, whatever status its error asks for. */
-  #sourceFailed = false;
+  /** Why it was ended, until the exception filters have been told. */
+  #expired: IdempotencyError | undefined;
   #concluding = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -51,7 +53,11 @@ export class ProtectedRun {
       const running: Subscription = execution.run(() =>
         next
           .handle()
-          .pipe(concatMap((value) => (isStreamedBody(value) ? from(this.#holdBody(value)) : of(value))))
+          .pipe(
+            concatMap((value) =>
+              isStreamedBody(value) ? from(holdBody(value, settings.maxBody)) : of(value),
+            ),
+          )
           .subscribe({
             next: (value) => subscriber.next(value),
             error: (error) => this.#failed(error, subscriber),
@@ -73,15 +79,6 @@ export class ProtectedRun {
     this.#settle();
   }
 
-  async #holdBody(value: StreamedBody): Promise<StreamedBody> {
-    try {
-      return await holdBody(value, this.context.settings.maxBody);
-    } catch (error) {
-      this.#sourceFailed = true;
-      throw error;
-    }
-  }
-
   #completed(subscriber: Subscriber<unknown>): void {
     this.#handler = this.context.execution.handlerBegan ? 'returned' : 'not-begun';
     subscriber.complete();
@@ -91,21 +88,38 @@ export class ProtectedRun {
   #failed(error: unknown, subscriber: Subscriber<unknown>): void {
     const failure = this.#explain(error);
     const isOurs = failure instanceof IdempotencyFailure;
-    if (isOurs || this.#sourceFailed) this.#handler = 'broken';
-    else this.#handler = this.context.execution.handlerBegan ? 'threw' : 'not-begun';
+    this.#handler = this.#endOf(error, isOurs);
     if (this.context.recorder.begun) {
       // The response looked sent when the handler failed, so no filter can answer any more.
-      this.#replacement = isOurs ? failure.error : idempotencyError('IDEMPOTENCY_RESPONSE_FAILED');
+      this.#handler = 'broken';
+      this.#replacement = isOurs ? failure.error : this.#error('IDEMPOTENCY_RESPONSE_FAILED');
     }
     subscriber.error(isOurs ? this.#exception(failure) : failure);
     this.#settle();
   }
 
+  #endOf(error: unknown, isOurs: boolean): HandlerEnd {
+    if (!this.context.execution.handlerBegan) return 'not-begun';
+    // A source that fails is no answer of the handler, whatever status its error asks for.
+    if (error instanceof BodyLostError) return 'unkeepable';
+    if (error instanceof ReleaseIdempotencyKey) return 'released';
+    return isOurs ? 'broken' : 'threw';
+  }
+
   #explain(error: unknown): unknown {
-    if (error instanceof BodyTooLargeError) {
-      return new IdempotencyFailure(idempotencyError('IDEMPOTENCY_RESPONSE_TOO_LARGE'), { cause: error });
-    }
-    return this.context.execution.explain(error);
+    const { execution } = this.context;
+    if (!(error instanceof BodyLostError)) return execution.explain(error);
+    if (!this.#isLease && !error.tooLarge) return execution.explain(error.cause);
+    const code = this.#isLease ? 'IDEMPOTENCY_RESPONSE_NOT_KEPT' : 'IDEMPOTENCY_RESPONSE_TOO_LARGE';
+    return new IdempotencyFailure(idempotencyError(code), { cause: error.cause });
+  }
+
+  get #isLease(): boolean {
+    return this.context.settings.mode.kind === 'lease';
+  }
+
+  #error(code: Parameters<typeof idempotencyError>[0]): IdempotencyError {
+    return this.#isLease ? unsettled(idempotencyError(code)) : idempotencyError(code);
   }
 
   #exception({ error, cause }: IdempotencyFailure): IdempotencyException {
@@ -120,11 +134,11 @@ export class ProtectedRun {
     this.#handler = 'broken';
     this.#concluding = true;
     clearTimeout(this.#timer);
-    void this.context.execution.release().then(() => this.context.recorder.letGo());
+    void this.context.execution.giveUp('unsettled').then(() => this.context.recorder.letGo());
   }
 
   #expire(subscriber: Subscriber<unknown>): void {
-    const error = idempotencyError('IDEMPOTENCY_MAX_DURATION_EXCEEDED');
+    const error = this.#error('IDEMPOTENCY_MAX_DURATION_EXCEEDED');
     if (this.#concluding) {
       this.context.execution.abandon();
       return;
@@ -138,7 +152,12 @@ export class ProtectedRun {
       return;
     }
     this.#handler = 'broken';
-    void this.context.execution.release().then(() => subscriber.error(this.#exception(failure)));
+    this.#expired = error;
+    void this.context.execution.giveUp('unsettled').then(() => {
+      // A handler that began to answer meanwhile has not heard of it, and leaves the filters nothing to answer.
+      if (this.context.recorder.begun) this.#replacement ??= error;
+      subscriber.error(this.#exception(failure));
+    });
   }
 
   #settle(): void {
@@ -149,30 +168,52 @@ export class ProtectedRun {
   async #conclude(): Promise<void> {
     this.#concluding = true;
     const { recorder } = this.context;
-    if (recorder.end === 'broken') this.#replacement ??= idempotencyError('IDEMPOTENCY_RESPONSE_FAILED');
-    else if (recorder.tooLarge) this.#replacement ??= idempotencyError('IDEMPOTENCY_RESPONSE_TOO_LARGE');
+    if (!this.#thrown) this.#replacement ??= this.#expired;
+    if (recorder.end === 'broken') this.#lose(this.#error('IDEMPOTENCY_RESPONSE_FAILED'));
+    else if (recorder.tooLarge) this.#lose(this.#error('IDEMPOTENCY_RESPONSE_TOO_LARGE'));
     try {
       recorder.send(await this.#answer(recorder.held()));
     } catch (error) {
-      recorder.send(this.#instead(errorOf(error), error));
+      // Where it has not ended yet, the response could not be brought into the form that is kept.
+      await this.context.execution.giveUp('unkeepable');
+      recorder.send(this.#instead(this.#errorOf(error), error));
     } finally {
       clearTimeout(this.#timer);
     }
   }
 
+  /** The response cannot be kept. What the handler did outside the database stays done. */
+  #lose(error: IdempotencyError): void {
+    const isResult = this.#handler === 'returned' || (this.#isLease && this.#handler === 'threw');
+    if (isResult && this.context.recorder.held().status < 500) this.#handler = 'unkeepable';
+    else if (isResult || this.#handler === 'threw') this.#handler = 'broken';
+    const isTombstone = this.#isLease && this.#handler === 'unkeepable';
+    this.#replacement ??= isTombstone ? idempotencyError('IDEMPOTENCY_RESPONSE_NOT_KEPT') : error;
+  }
+
   async #answer(held: Answer): Promise<Answer> {
     const { execution, settings, baseline, keyHeader, recordedHeaders } = this.context;
     const outcome = disposition(this.#handler ?? 'broken', held.status, settings.storage);
-    if (this.#replacement || outcome.kind === 'release') {
-      await execution.release();
+    if (outcome.kind !== 'complete') {
+      await (outcome.kind === 'release' ? execution.release() : execution.giveUp(outcome.why));
       if (this.#replacement) return this.#instead(this.#replacement);
       const answer = this.#thrown ? await completeRejection(held, this.#thrown.problem) : held;
       return withHeaders(answer, keyHeader);
     }
-    const { headers, body } = await inIdentityCoding(held);
+    const identity = await inIdentityCoding(held, settings.maxBody);
+    if (!identity) {
+      this.#lose(this.#error('IDEMPOTENCY_RESPONSE_TOO_LARGE'));
+      return this.#answer(held);
+    }
+    const { headers, body } = identity;
     const recorded = settings.headers.recorded(baseline, headers);
     await execution.complete({ status: held.status, headers: recorded, body }, outcome.handler);
     return withHeaders(held, { ...keyHeader, ...recordedHeaders });
+  }
+
+  #errorOf(error: unknown): IdempotencyError {
+    if (error instanceof IdempotencyFailure) return error.error;
+    return idempotencyError(this.#isLease ? 'IDEMPOTENCY_RESPONSE_NOT_KEPT' : 'IDEMPOTENCY_RESPONSE_FAILED');
   }
 
   #instead(error: IdempotencyError, cause?: unknown): Answer {
@@ -185,8 +226,4 @@ export class ProtectedRun {
 
 function withHeaders(answer: Answer, headers: OutgoingHttpHeaders): Answer {
   return { ...answer, headers: { ...answer.headers, ...headers } };
-}
-
-function errorOf(error: unknown): IdempotencyError {
-  return error instanceof IdempotencyFailure ? error.error : idempotencyError('IDEMPOTENCY_RESPONSE_FAILED');
 }

@@ -32,14 +32,20 @@ export function fingerprintInput(exchange: Exchange): FingerprintInput | undefin
 }
 
 function bodyOf({ rawRequest, body, rawBody }: Exchange, mediaType: string): FingerprintBody | undefined {
-  const hasBody =
-    Number(rawRequest.headers['content-length'] ?? 0) > 0 || 'transfer-encoding' in rawRequest.headers;
+  const hasBody = carriesBody(rawRequest);
   const isNothing = body === undefined || body === null || isEmptyObject(body);
   if (!hasBody && isNothing) return { kind: 'empty' };
   if (typeof body === 'string') return { kind: 'text', text: body };
   if (body instanceof Uint8Array) return { kind: 'bytes', bytes: body };
   if (isParsedType(mediaType) && body !== undefined) return { kind: 'parsed', value: body };
   return rawBody ? { kind: 'bytes', bytes: rawBody } : undefined;
+}
+
+function carriesBody(request: IncomingMessage & { stream?: { endAfterHeaders?: boolean } }): boolean {
+  const { headers, stream } = request;
+  // HTTP/2 frames a body without having to declare it.
+  const follows = stream?.endAfterHeaders === false;
+  return Number(headers['content-length'] ?? 0) > 0 || 'transfer-encoding' in headers || follows;
 }
 
 function mediaTypeOf(request: IncomingMessage): string {

@@ -38,8 +38,27 @@ export function marksOf(
   return [shared, own].filter((options) => options !== undefined);
 }
 
+/**
+ * Whether the method belongs to a class more derived than any that is marked. Marks are inherited, but only the functions
+ * that were there when a class was marked note that they are entered. Decorators above the mark are no matter: the
+ * function they put in its place is of the same class, and calls ours.
+ */
+export function overridesMarked(controller: { prototype: object }, name: string): boolean {
+  for (let type = controller; isClass(type); type = Object.getPrototypeOf(type) as typeof type) {
+    if (Reflect.hasOwnMetadata(ROUTE_OPTIONS, type.prototype, name)) return false;
+    if (Reflect.hasOwnMetadata(ROUTE_OPTIONS, type)) return false;
+    if (Object.hasOwn(type.prototype, name)) return true;
+  }
+  return false;
+}
+
+/** The end of a chain of classes is Function.prototype, which has no prototype. */
+function isClass(type: { prototype?: object }): boolean {
+  return type.prototype !== undefined;
+}
+
 /** The options set on the method itself. */
-export function methodMark(prototype: object, name: string): IdempotentRouteOptions | undefined {
+function methodMark(prototype: object, name: string): IdempotentRouteOptions | undefined {
   return Reflect.getMetadata(ROUTE_OPTIONS, prototype, name) as IdempotentRouteOptions | undefined;
 }
 

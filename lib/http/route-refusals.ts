@@ -1,7 +1,7 @@
 import { RequestMethod } from '@nestjs/common';
 import { IdempotencyUsageError } from '../core/errors.js';
 import * as nest from './nest-metadata.js';
-import { isMutatingRoute } from './route-mark.js';
+import { isMutatingRoute, overridesMarked } from './route-mark.js';
 
 /** Why a handler cannot be protected, and what to do instead. First match counts. */
 const REFUSALS: readonly [applies: (handler: object) => boolean, why: string][] = [
@@ -39,7 +39,31 @@ const REFUSALS: readonly [applies: (handler: object) => boolean, why: string][] 
 /** @throws IdempotencyUsageError `IDEMPOTENCY_HANDLER_UNSUPPORTED` with the remedy. */
 export function refuseUnsupported(handler: object, name: string): void {
   const refusal = REFUSALS.find(([applies]) => applies(handler));
-  if (refusal) throw new IdempotencyUsageError('IDEMPOTENCY_HANDLER_UNSUPPORTED', `${name} ${refusal[1]}`);
+  if (refusal) throw unsupported(name, refusal[1]);
+}
+
+/** @throws IdempotencyUsageError when the mark is inherited by a function which does not know of it. */
+export function refuseOverride(controller: { name: string; prototype: object }, method: string): void {
+  if (!overridesMarked(controller, method)) return;
+  const name = `${controller.name}.${method}`;
+  throw unsupported(
+    name,
+    'is declared below the class whose @Idempotent() it inherits, where nothing tells that it is entered. Repeat ' +
+      `@Idempotent() on ${name}, or on ${controller.name}.`,
+  );
+}
+
+/** A handler that is routed, but is not the one that was marked. */
+export function replacedOnInstance(name: string): IdempotencyUsageError {
+  return unsupported(
+    name,
+    'is replaced on the instance, such as by `this.create = this.create.bind(this)`, so that it would run unprotected. ' +
+      'Remove the assignment: Nest calls handlers with their controller as `this`. To wrap a handler, use a decorator.',
+  );
+}
+
+function unsupported(name: string, why: string): IdempotencyUsageError {
+  return new IdempotencyUsageError('IDEMPOTENCY_HANDLER_UNSUPPORTED', `${name} ${why}`);
 }
 
 function methodOf(handler: object): unknown {

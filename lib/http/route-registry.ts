@@ -11,7 +11,7 @@ import {
 } from './endpoint.js';
 import type { Exchange } from './exchange.js';
 import * as nest from './nest-metadata.js';
-import { refuseUnsupported } from './route-refusals.js';
+import { refuseOverride, refuseUnsupported, replacedOnInstance } from './route-refusals.js';
 import { marksOf } from './route-mark.js';
 import { routeSettings, type RouteSettings } from './route-settings.js';
 
@@ -19,7 +19,7 @@ type Controller = abstract new (...args: never[]) => object;
 type Handler = (...args: unknown[]) => unknown;
 
 /** How the framework answers for a handler, which decides how a replay is triggered. */
-export type AnsweredBy = 'framework' | 'handler' | 'view';
+type AnsweredBy = 'framework' | 'handler' | 'view';
 
 /** A protected handler. */
 export interface RoutePlan {
@@ -37,7 +37,8 @@ export type RouteOptionsCheck = (options: IdempotentRouteOptions, where: string)
 
 /** Knows every protected handler of an application. */
 export class RouteRegistry {
-  readonly #plans = new WeakMap<Controller, Map<Handler, RoutePlan>>();
+  /** Every method of a controller that has a protected one. */
+  readonly #plans = new WeakMap<Controller, Map<Handler, RoutePlan | undefined>>();
   readonly #endpoints = new Map<string, RoutePlan>();
 
   constructor(
@@ -55,8 +56,9 @@ export class RouteRegistry {
     const routes = new Map<string, string>();
     for (const module of modules.values()) {
       const prefix = modulePath(modules, module.metatype);
-      for (const { metatype } of module.controllers.values()) {
-        if (typeof metatype === 'function') this.#scanController(metatype as Controller, prefix, routes);
+      for (const { metatype, instance } of module.controllers.values()) {
+        if (typeof metatype !== 'function') continue;
+        this.#scanController(metatype as Controller, instance, prefix, routes);
       }
       for (const { metatype } of module.providers.values()) {
         if (typeof metatype === 'function' && !module.controllers.has(metatype))
@@ -65,8 +67,17 @@ export class RouteRegistry {
     }
   }
 
+  /** @throws IdempotencyUsageError for a handler that may stand for a protected one, and would run unprotected. */
   planOf(context: ExecutionContext): RoutePlan | undefined {
-    return this.#plans.get(context.getClass())?.get(context.getHandler() as Handler);
+    const controller: Controller = context.getClass();
+    const handler = context.getHandler() as Handler;
+    const plans = this.#plans.get(controller);
+    if (!plans || plans.has(handler)) return plans?.get(handler);
+    // An instance made for this request has functions that were not there at boot; bound ones still tell their names.
+    const name = handler.name.replace(/^(?:bound )+/, '');
+    const method = methodOf(controller.prototype as object, name);
+    if (plans.has(method) && !plans.get(method)) return undefined;
+    throw replacedOnInstance(`${controller.name}.${name || '(anonymous)'}`);
   }
 
   /** The endpoint of a request, or undefined when another handler has it already. */
@@ -79,25 +90,37 @@ export class RouteRegistry {
     return owner === plan ? endpoint : undefined;
   }
 
-  #scanController(controller: Controller, prefix: string, routes: Map<string, string>): void {
-    for (const methodName of methodNames(controller)) {
+  #scanController(
+    controller: Controller,
+    instance: object | undefined,
+    prefix: string,
+    routes: Map<string, string>,
+  ): void {
+    const plans = this.#plans.get(controller) ?? new Map<Handler, RoutePlan | undefined>();
+    const prototype = controller.prototype as object;
+    const names = methodNames(controller);
+    for (const target of instance ? [prototype, instance] : [prototype]) {
+      for (const name of names) plans.set(methodOf(target, name), undefined);
+    }
+    for (const methodName of names) {
       const marks = marksOf(controller, methodName);
       if (!marks) continue;
       const name = `${controller.name}.${methodName}`;
-      const handler = Reflect.get(controller.prototype as object, methodName) as Handler;
+      const handler = methodOf(prototype, methodName);
       refuseUnsupported(handler, name);
+      refuseOverride(controller, methodName);
+      if (instance && methodOf(instance, methodName) !== handler) throw replacedOnInstance(name);
       for (const mark of marks) this.check(mark, `@Idempotent() on ${name}`);
       const plan = this.#plan(controller, methodName, name, marks);
       assertSomeKeyFits(plan);
       for (const route of routeNames(controller, handler, prefix, plan, this.config))
         reserve(routes, route, name);
-      const plans = this.#plans.get(controller) ?? new Map<Handler, RoutePlan>();
       this.#plans.set(controller, plans.set(handler, plan));
     }
   }
 
   #plan(controller: Controller, method: string, name: string, marks: IdempotentRouteOptions[]): RoutePlan {
-    const handler = Reflect.get(controller.prototype as object, method) as Handler;
+    const handler = methodOf(controller.prototype as object, method);
     const headers = (Reflect.getMetadata(nest.HEADERS, handler) ?? []) as { name: string }[];
     return {
       name,
@@ -122,10 +145,14 @@ function methodNames(controller: Controller): string[] {
   return new MetadataScanner().getAllMethodNames(controller.prototype as object);
 }
 
+function methodOf(target: object, name: string): Handler {
+  return Reflect.get(target, name) as Handler;
+}
+
 function refuseOnProvider(provider: Controller): void {
   for (const method of provider.prototype ? methodNames(provider) : []) {
     if (!marksOf(provider, method)) continue;
-    const handler = Reflect.get(provider.prototype as object, method) as Handler;
+    const handler = methodOf(provider.prototype as object, method);
     refuseUnsupported(handler, `${provider.name}.${method}`);
   }
 }

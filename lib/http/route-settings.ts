@@ -1,12 +1,14 @@
 import { parseDuration } from '../core/duration.js';
 import type { StoragePolicy } from '../core/disposition.js';
+import type { DuplicatePolicy } from '../core/engine.js';
 import type { KeyRules } from '../core/key.js';
-import type { IsolationLevel } from '../core/store.js';
+import type { ClaimMode } from '../core/store.js';
 import type {
   ClientResolver,
   FingerprintOptions,
   IdempotencyModuleOptions,
   IdempotentRouteOptions,
+  KeyOptions,
   ResponseOptions,
 } from '../idempotency.options.js';
 import { HeaderPolicy } from './header-policy.js';
@@ -14,6 +16,8 @@ import { DOCUMENTATION, ProblemWriter } from './problem-details.js';
 
 const DEFAULT_TTL = 24 * 3_600_000;
 const DEFAULT_MAX_DURATION = 60_000;
+const DEFAULT_LEASE = 30_000;
+const DEFAULT_WAIT = 5_000;
 const DEFAULT_MAX_BODY = 1024 * 1024;
 /** Printable ASCII: what a string of RFC 8941 may contain. */
 const DEFAULT_PATTERN = /^[\x20-\x7e]*$/;
@@ -26,13 +30,13 @@ export interface RouteSettings {
   readonly client: ClientResolver;
   readonly ttl: number;
   readonly maxDuration: number;
-  readonly isolation: IsolationLevel | undefined;
+  readonly mode: ClaimMode;
+  readonly duplicates: DuplicatePolicy;
+  readonly inProgressStatus: 409 | 425 | 503;
   readonly keyHeader: string;
   readonly keyRules: KeyRules;
   readonly fingerprint: FingerprintOptions;
   readonly storage: StoragePolicy;
-  /** Whether an error can become the recorded answer. */
-  readonly storesErrors: boolean;
   readonly headers: HeaderPolicy;
   readonly maxBody: number;
   readonly problems: ProblemWriter;
@@ -44,46 +48,59 @@ export function routeSettings(
   overrides: readonly IdempotentRouteOptions[],
 ): RouteSettings {
   const layers = [module, ...overrides];
-  const key = Object.assign({}, ...layers.map((layer) => defined(layer.key))) as NonNullable<
-    IdempotentRouteOptions['key']
-  >;
-  const fingerprint = Object.assign(
-    {},
-    ...layers.map((layer) => defined(layer.fingerprint)),
-  ) as FingerprintOptions;
-  const response = Object.assign({}, ...layers.map((layer) => defined(layer.response))) as ResponseOptions;
-  const own = Object.assign({}, ...layers.map((layer) => defined(layer))) as IdempotencyModuleOptions &
-    IdempotentRouteOptions;
+  const merged = <Options extends object>(
+    optionsOf: (layer: IdempotentRouteOptions) => Options | undefined,
+  ): Options => Object.assign({}, ...layers.map((layer) => defined(optionsOf(layer)))) as Options;
+  const own = merged((layer) => layer) as IdempotencyModuleOptions & IdempotentRouteOptions;
+  const key = merged((layer) => layer.key);
+  const response = merged((layer) => layer.response);
+  const mode = claimMode(own, storesErrors(response.statuses));
   const keyHeader = key.header ?? 'Idempotency-Key';
   return {
     endpoint: own.endpoint,
     client: own.client,
     ttl: parseDuration(own.ttl) ?? DEFAULT_TTL,
     maxDuration: parseDuration(own.maxDuration) ?? DEFAULT_MAX_DURATION,
-    isolation: own.isolation,
+    mode,
+    duplicates: { wait: waitOf(own.whenInProgress), onOutcomeUnknown: own.onOutcomeUnknown ?? 'refuse' },
+    inProgressStatus: merged((layer) => layer.answers).inProgress ?? 409,
     keyHeader,
-    keyRules: {
-      source: keyHeader,
-      required: key.required ?? true,
-      minLength: key.minLength ?? 1,
-      maxLength: key.maxLength ?? 256,
-      pattern: key.pattern ?? DEFAULT_PATTERN,
+    keyRules: keyRules(key, keyHeader),
+    fingerprint: merged((layer) => layer.fingerprint),
+    storage: {
+      isStored: statusFilter(response.statuses),
+      storesErrors: mode.kind === 'lease' || mode.storesErrors,
     },
-    fingerprint,
-    ...storage(response.statuses),
-    headers: new HeaderPolicy(response.headers),
+    headers: new HeaderPolicy(merged((layer) => layer.response?.headers)),
     maxBody: response.maxSize ?? DEFAULT_MAX_BODY,
     problems: new ProblemWriter(module.documentation ?? DOCUMENTATION, own.errors),
   };
 }
 
-function storage(statuses: ResponseOptions['statuses']): Pick<RouteSettings, 'storage' | 'storesErrors'> {
-  if (statuses === undefined)
-    return { storage: { isStored: (status) => !NOT_NOW.has(status) }, storesErrors: true };
-  if (typeof statuses === 'function') return { storage: { isStored: statuses }, storesErrors: true };
+function keyRules(key: KeyOptions, source: string): KeyRules {
+  const { required = true, minLength = 1, maxLength = 256, pattern = DEFAULT_PATTERN } = key;
+  return { source, required, minLength, maxLength, pattern };
+}
+
+function claimMode({ mode, lease, isolation }: IdempotentRouteOptions, storesErrors: boolean): ClaimMode {
+  return mode === 'lease'
+    ? { kind: 'lease', lease: parseDuration(lease) ?? DEFAULT_LEASE }
+    : { kind: 'transaction', isolation, storesErrors };
+}
+
+function waitOf(whenInProgress: IdempotentRouteOptions['whenInProgress']): number {
+  return whenInProgress === 'reject' ? 0 : (parseDuration(whenInProgress?.wait) ?? DEFAULT_WAIT);
+}
+
+function statusFilter(statuses: ResponseOptions['statuses']): (status: number) => boolean {
+  if (statuses === undefined) return (status) => !NOT_NOW.has(status);
+  if (typeof statuses === 'function') return statuses;
   const stored = new Set(statuses);
-  const storesErrors = statuses.some((status) => status >= 300);
-  return { storage: { isStored: (status) => stored.has(status) }, storesErrors };
+  return (status) => stored.has(status);
+}
+
+function storesErrors(statuses: ResponseOptions['statuses']): boolean {
+  return typeof statuses !== 'object' || statuses.some((status) => status >= 300);
 }
 
 /** Options set to undefined do not override. */

@@ -1,6 +1,5 @@
 import type { DataSource, EntityManager, QueryRunner, ReplicationMode } from 'typeorm';
 import { currentFrame, runInFrame } from '../core/ambient.js';
-import type { ClaimedTransaction } from './claimed-transaction.js';
 import { joinedSide, joinRunner } from './joined-query-runner.js';
 import { TransactionFrame } from './transaction-frame.js';
 
@@ -14,38 +13,44 @@ type Work<T> = (manager: EntityManager) => Promise<T>;
  * instance is therefore enough, and leaves no repository behind that keeps a handler's runner. `transaction` is
  * overridden besides, so that the work of a nested transaction runs in a frame of its own.
  *
- * @returns a function that undoes it.
+ * @returns a function that undoes it, once everybody who shares the DataSource has called theirs.
  */
 export function joinDataSource(dataSource: DataSource): () => void {
-  const already = joinedDataSources.get(dataSource);
-  if (already) return already;
+  const joined = joinedDataSources.get(dataSource) ?? { by: new Set(), restore: override(dataSource) };
+  joinedDataSources.set(dataSource, joined);
+  const leave = (): void => {
+    if (!joined.by.delete(leave) || joined.by.size > 0) return;
+    joinedDataSources.delete(dataSource);
+    joined.restore();
+  };
+  joined.by.add(leave);
+  return leave;
+}
+
+/** Two applications may share a DataSource: it is joined until the last of them leaves. */
+const joinedDataSources = new WeakMap<DataSource, { by: Set<() => void>; restore: () => void }>();
+
+function override(dataSource: DataSource): () => void {
   const createRunner = dataSource.createQueryRunner.bind(dataSource);
   const createManager = dataSource.createEntityManager.bind(dataSource);
-  const joined = (mode?: ReplicationMode): QueryRunner => {
+  dataSource.createQueryRunner = (mode?: ReplicationMode): QueryRunner => {
     const frame = frameOf(dataSource);
     if (!frame) return createRunner(mode);
-    return joinRunner(createRunner('master'), frame, (frame.owner as ClaimedTransaction).client);
+    return joinRunner(createRunner('master'), frame, frame.owner.client);
   };
-  dataSource.createQueryRunner = joined;
   dataSource.createEntityManager = (runner) => nestInFrames(createManager(runner), dataSource);
   const restoreManager = overrideTransaction(dataSource.manager, dataSource);
-  const restore = (): void => {
-    joinedDataSources.delete(dataSource);
+  return () => {
     Reflect.deleteProperty(dataSource, 'createQueryRunner');
     Reflect.deleteProperty(dataSource, 'createEntityManager');
     restoreManager();
   };
-  joinedDataSources.set(dataSource, restore);
-  return restore;
 }
-
-/** Two applications may share a DataSource, as tests do. */
-const joinedDataSources = new WeakMap<DataSource, () => void>();
 
 function frameOf(dataSource: DataSource): TransactionFrame | undefined {
   const frame = currentFrame();
   if (!(frame instanceof TransactionFrame)) return undefined;
-  return (frame.owner as ClaimedTransaction).dataSource === dataSource ? frame : undefined;
+  return frame.owner.dataSource === dataSource ? frame : undefined;
 }
 
 function nestInFrames(manager: EntityManager, dataSource: DataSource): EntityManager {

@@ -35,8 +35,27 @@ function survivingUnawaitedWork(): void {
   installed = true;
   process.on('unhandledRejection', (reason) => {
     if (isFinishedError(reason)) logger.error(reason.message);
-    else if (process.listenerCount('unhandledRejection') === 1) throw reason;
+    else if (process.listenerCount('unhandledRejection') === 1) actAsNode(reason);
   });
+}
+
+/** In the modes not named here, Node does what it does before it asks for listeners, or nothing. */
+function actAsNode(reason: unknown): void {
+  const mode = rejectionMode();
+  if (mode === 'throw') throw reason;
+  if (mode === 'warn-with-error-code') {
+    process.emitWarning(
+      reason instanceof Error ? reason : String(reason),
+      'UnhandledPromiseRejectionWarning',
+    );
+    process.exitCode = 1;
+  }
+}
+
+/** The value of `--unhandled-rejections`, of which the last counts, and the command line more than the environment. */
+function rejectionMode(): string {
+  const options = [process.env['NODE_OPTIONS'] ?? '', ...process.execArgv].join(' ');
+  return [...options.matchAll(/--unhandled[-_]rejections[= ]([a-z-]+)/g)].at(-1)?.[1] ?? 'throw';
 }
 
 function isFinishedError(reason: unknown): reason is IdempotencyUsageError {

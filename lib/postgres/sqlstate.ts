@@ -7,10 +7,12 @@ export type DatabaseProblem =
   /** The connection is gone, or the server ended the session. */
   | { readonly kind: 'lost' };
 
+export const SERIALIZATION_FAILURE = '40001';
 /** 40001 serialization_failure and 40P01 deadlock_detected: the transaction gave way and may be tried again. */
-export const isConflict = (sqlState: string): boolean => sqlState === '40001' || sqlState === '40P01';
+export const isConflict = (sqlState: string): boolean =>
+  sqlState === SERIALIZATION_FAILURE || sqlState === '40P01';
 export const LOCK_NOT_AVAILABLE = '55P03';
-export const IN_FAILED_TRANSACTION = '25P02';
+const IN_FAILED_TRANSACTION = '25P02';
 
 interface ServerError {
   readonly code: string;

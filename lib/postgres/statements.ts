@@ -7,6 +7,18 @@ export interface Statements {
   readonly claim: string;
   readonly takeOver: string;
   readonly complete: string;
+  readonly extend: string;
+  readonly completeLease: string;
+  readonly lapse: string;
+  readonly free: string;
+  /** $1 lock number, $2 maximum duration. */
+  readonly fenceLock: string;
+  readonly fence: string;
+  readonly fenceSnapshot: string;
+  readonly find: string;
+  readonly list: string;
+  readonly releaseRecord: string;
+  readonly settleRecord: string;
   readonly purge: string;
   /** The table as `regclass` input. */
   readonly table: string;
@@ -14,6 +26,9 @@ export interface Statements {
 
 export const SAVEPOINT = 'SAVEPOINT idempotency_handler';
 export const ROLLBACK_TO_SAVEPOINT = 'ROLLBACK TO SAVEPOINT idempotency_handler';
+export const FENCE_SAVEPOINT = 'SAVEPOINT idempotency_fence';
+export const LEAVE_FENCE_SAVEPOINT =
+  'ROLLBACK TO SAVEPOINT idempotency_fence; RELEASE SAVEPOINT idempotency_fence';
 export const COMMIT = 'COMMIT';
 export const ROLLBACK = 'ROLLBACK';
 
@@ -47,7 +62,13 @@ export const COLUMNS = [
   'created_at',
   'completed_at',
   'expires_at',
+  'owner_token',
+  'attempt',
+  'locked_until',
 ] as const;
+
+/** Milliseconds until a lease ends; null where there is none. */
+const REMAINING = `(extract(epoch FROM locked_until - clock_timestamp()) * 1000)::float8`;
 
 /** The statements for a table of that name; without a schema, the connection's search_path finds it. */
 export function statementsFor(
@@ -63,13 +84,32 @@ export function statementsFor(
     claim: claim(table, serverVersion),
     takeOver: takeOver(table),
     complete: complete(table),
+    extend: extend(table),
+    completeLease: completeLease(table),
+    lapse: lapse(table),
+    free: free(table),
+    fenceLock: fenceLock(serverVersion),
+    fence: fence(table),
+    fenceSnapshot: fenceSnapshot(table),
+    find: find(table),
+    list: list(table),
+    releaseRecord: releaseRecord(table),
+    settleRecord: settleRecord(table),
     purge: purge(table),
   };
 }
 
+/** Bounds the current transaction by a number of milliseconds, in every way the server knows. */
+function limits(serverVersion: number, milliseconds: string): string {
+  const names = ['statement_timeout', 'idle_in_transaction_session_timeout'];
+  if (serverVersion >= 170_000) names.push('transaction_timeout');
+  return names.map((name) => `set_config('${name}', ${milliseconds}, true)`).join(', ');
+}
+
 /*
  * $1 lock number, $2 lock timeout, $3 maximum duration, $4 client, $5 endpoint, $6 key, $7 fingerprint, $8 mode,
- * $9 format version, $10 time to live in milliseconds.
+ * $9 format version, $10 time until expiry in milliseconds, $11 owner token, $12 lease in milliseconds. The last two are
+ * null in transaction mode, where the transaction itself is what holds the identity.
  *
  * One round trip answers everything: who holds the identity, what is recorded, and whether it is ours now.
  *
@@ -82,20 +122,21 @@ export function statementsFor(
  * closing its connection.
  */
 function claim(table: string, serverVersion: number): string {
-  const limits = ['statement_timeout', 'idle_in_transaction_session_timeout'];
-  if (serverVersion >= 170_000) limits.push('transaction_timeout');
-  const setLimits = limits.map((name) => `set_config('${name}', $3, true)`).join(', ');
+  const setLimits = limits(serverVersion, '$3');
   return `
 WITH guard AS MATERIALIZED (
   SELECT pg_try_advisory_xact_lock($1::bigint) AS free, current_setting('lock_timeout') AS lock_timeout,
          set_config('lock_timeout', $2, true), ${setLimits}
 ), existing AS MATERIALIZED (
   SELECT fingerprint, status, mode, format_version, response_status, response_headers, response_body, created_at,
-         expires_at > clock_timestamp() AS live
+         completed_at, attempt, expires_at > clock_timestamp() AS live, owner_token = $11::uuid AS mine,
+         ${REMAINING} AS remaining
     FROM ${table} WHERE client = $4 AND endpoint = $5 AND key = $6
 ), inserted AS (
-  INSERT INTO ${table} (client, endpoint, key, fingerprint, status, mode, format_version, created_at, expires_at)
-  SELECT $4, $5, $6, $7, 'processing', $8, $9, clock_timestamp(), clock_timestamp() + $10 * interval '1 millisecond'
+  INSERT INTO ${table} (client, endpoint, key, fingerprint, status, mode, format_version, created_at, expires_at,
+                        owner_token, locked_until)
+  SELECT $4, $5, $6, $7, 'processing', $8, $9, clock_timestamp(), clock_timestamp() + $10 * interval '1 millisecond',
+         $11::uuid, clock_timestamp() + $12::bigint * interval '1 millisecond'
     FROM guard WHERE guard.free AND NOT EXISTS (SELECT FROM existing)
   ON CONFLICT DO NOTHING
   RETURNING created_at
@@ -105,20 +146,33 @@ SELECT guard.free, inserted.created_at AS claimed_at, existing.*, set_config('lo
 }
 
 /*
- * $1 client, $2 endpoint, $3 key, $4 fingerprint, $5 mode, $6 format version, $7 time to live in milliseconds.
+ * $1 lock number, $2 client, $3 endpoint, $4 key, $5 fingerprint, $6 mode, $7 format version, $8 time until expiry in
+ * milliseconds, $9 owner token, $10 lease in milliseconds, $11 the attempt that was found lapsed, null for a record that was
+ * found expired.
  *
- * Only who holds the identity's lock may send it. A row that the purge is deleting is skipped rather than waited for.
+ * Takes over just what was found: meanwhile another attempt may have come and gone, on which nobody has decided. The exclusive lock keeps out owners that are
+ * inside a fenced transaction, which holds it shared. A row that the purge is deleting, or that its owner is extending at
+ * this moment, is skipped rather than waited for.
  */
 function takeOver(table: string): string {
   return `
+WITH guard AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1::bigint) AS free)
 UPDATE ${table}
-   SET fingerprint = $4, status = 'processing', mode = $5, format_version = $6, response_status = NULL,
-       response_headers = NULL, response_body = NULL, completed_at = NULL, created_at = clock_timestamp(),
-       expires_at = clock_timestamp() + $7 * interval '1 millisecond'
- WHERE ctid = (SELECT ctid FROM ${table}
-                WHERE client = $1 AND endpoint = $2 AND key = $3 AND expires_at <= clock_timestamp()
+   SET fingerprint = $5, status = 'processing', mode = $6, format_version = $7, response_status = NULL,
+       response_headers = NULL, response_body = NULL, completed_at = NULL,
+       attempt = CASE WHEN expires_at <= clock_timestamp() THEN 1 ELSE attempt + 1 END,
+       created_at = CASE WHEN expires_at <= clock_timestamp() THEN clock_timestamp() ELSE created_at END,
+       expires_at = clock_timestamp() + $8 * interval '1 millisecond',
+       owner_token = $9::uuid, locked_until = clock_timestamp() + $10::bigint * interval '1 millisecond'
+  FROM guard
+ WHERE guard.free
+   AND ctid = (SELECT ctid FROM ${table}
+                WHERE client = $2 AND endpoint = $3 AND key = $4
+                  AND CASE WHEN $11::integer IS NULL THEN expires_at <= clock_timestamp()
+                           ELSE status = 'processing' AND locked_until <= clock_timestamp()
+                                AND attempt = $11::integer AND fingerprint = $5 END
                   FOR UPDATE SKIP LOCKED)
-RETURNING created_at AS claimed_at`;
+RETURNING created_at AS claimed_at, attempt`;
 }
 
 /*
@@ -132,6 +186,148 @@ UPDATE ${table}
    SET status = $4, response_status = $5, response_headers = $6, response_body = $7,
        completed_at = clock_timestamp(), expires_at = clock_timestamp() + $8 * interval '1 millisecond'
  WHERE client = $1 AND endpoint = $2 AND key = $3 AND status = 'processing'`;
+}
+
+/*
+ * $1 client, $2 endpoint, $3 key, $4 owner token, $5 lease in milliseconds.
+ *
+ * Never waits for a fenced transaction: that holds an advisory lock, not the row.
+ */
+function extend(table: string): string {
+  return `
+UPDATE ${table} SET locked_until = clock_timestamp() + $5::bigint * interval '1 millisecond'
+ WHERE client = $1 AND endpoint = $2 AND key = $3 AND owner_token = $4::uuid AND status = 'processing'`;
+}
+
+/*
+ * $1 client, $2 endpoint, $3 key, $4 owner token, $5 status, $6 response status, $7 headers, $8 body, $9 time to live in
+ * milliseconds. Without a response status it leaves a tombstone.
+ *
+ * The token stays, so that a completion whose acknowledgement was lost recognises itself when it is tried again; the
+ * second condition makes that repetition harmless.
+ */
+function completeLease(table: string): string {
+  return `
+WITH done AS (
+  UPDATE ${table}
+     SET status = $5, response_status = $6, response_headers = $7, response_body = $8, completed_at = clock_timestamp(),
+         expires_at = clock_timestamp() + $9 * interval '1 millisecond', locked_until = NULL
+   WHERE client = $1 AND endpoint = $2 AND key = $3 AND owner_token = $4::uuid AND status = 'processing'
+  RETURNING 1
+)
+SELECT EXISTS (SELECT FROM done)
+    OR EXISTS (SELECT FROM ${table}
+                WHERE client = $1 AND endpoint = $2 AND key = $3 AND owner_token = $4::uuid AND status <> 'processing')
+       AS completed`;
+}
+
+/*
+ * $1 client, $2 endpoint, $3 key, $4 owner token, $5 attempts to take back.
+ *
+ * The owner says that it does not know how its attempt ended: from now on nobody holds the lease, this owner included. An
+ * attempt whose handler never began does not count.
+ */
+function lapse(table: string): string {
+  return `
+UPDATE ${table} SET locked_until = clock_timestamp(), owner_token = NULL, attempt = greatest(1, attempt - $5::int)
+ WHERE client = $1 AND endpoint = $2 AND key = $3 AND owner_token = $4::uuid AND status = 'processing'`;
+}
+
+/* $1 client, $2 endpoint, $3 key, $4 owner token. The owner says that nothing happened. */
+function free(table: string): string {
+  return `
+DELETE FROM ${table}
+ WHERE client = $1 AND endpoint = $2 AND key = $3 AND owner_token = $4::uuid AND status = 'processing'`;
+}
+
+/* Shared: fenced transactions of one owner do not exclude each other. */
+function fenceLock(serverVersion: number): string {
+  return `SELECT pg_advisory_xact_lock_shared($1::bigint), ${limits(serverVersion, '$2')}`;
+}
+
+/*
+ * $1 client, $2 endpoint, $3 key, $4 owner token. Sent in a fenced transaction, after `fenceLock` and in a statement of its
+ * own, so that its snapshot is younger than the lock: a takeover that committed before is seen.
+ */
+function fence(table: string): string {
+  return `
+SELECT FROM ${table}
+ WHERE client = $1 AND endpoint = $2 AND key = $3 AND owner_token = $4::uuid AND status = 'processing'`;
+}
+
+/*
+ * $1 client, $2 endpoint, $3 key, $4 owner token. The same under REPEATABLE READ and SERIALIZABLE, where the snapshot is
+ * older than the lock: locking the row fails with 40001 when it was changed since. The row lock would keep the owner from
+ * extending its lease, so that it is taken behind FENCE_SAVEPOINT and given up again by LEAVE_FENCE_SAVEPOINT.
+ */
+function fenceSnapshot(table: string): string {
+  return `${fence(table)} FOR SHARE`;
+}
+
+const VIEW = `client, endpoint, key, mode, attempt, created_at, completed_at, expires_at, locked_until,
+       CASE WHEN status = 'processing' AND locked_until <= clock_timestamp() THEN 'unresolved' ELSE status END AS state,
+       response_status`;
+
+/* $1 client, $2 endpoint, $3 key. */
+function find(table: string): string {
+  return `
+SELECT ${VIEW}, response_headers, response_body FROM ${table}
+ WHERE client = $1 AND endpoint = $2 AND key = $3 AND expires_at > clock_timestamp()`;
+}
+
+/*
+ * $1 client, $2 endpoint, $3 state, $4 created before, $5 created after: null for any. $6 to $8 the identity after which to
+ * go on, $9 how many. In the order of the primary key, so that a page is read from the index and none is skipped.
+ */
+function list(table: string): string {
+  return `
+SELECT * FROM (
+  SELECT ${VIEW} FROM ${table}
+   WHERE expires_at > clock_timestamp()
+     AND ($1::text IS NULL OR client = $1) AND ($2::text IS NULL OR endpoint = $2)
+     AND ($4::timestamptz IS NULL OR created_at < $4) AND ($5::timestamptz IS NULL OR created_at > $5)
+     AND ($6::text IS NULL OR (client, endpoint, key) > ($6, $7, $8))
+) AS records
+ WHERE $3::text IS NULL OR state = $3
+ ORDER BY client, endpoint, key LIMIT $9`;
+}
+
+/*
+ * $1 lock number, $2 client, $3 endpoint, $4 key. The exclusive lock is not to be had while a handler runs in transaction
+ * mode, or is inside a fenced transaction; a lease that has not lapsed says that one runs in lease mode.
+ */
+function releaseRecord(table: string): string {
+  return `
+WITH guard AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1::bigint) AS free), released AS (
+  DELETE FROM ${table} USING guard
+   WHERE guard.free AND client = $2 AND endpoint = $3 AND key = $4
+     AND (status <> 'processing' OR locked_until <= clock_timestamp() OR expires_at <= clock_timestamp())
+  RETURNING 1
+)
+SELECT guard.free, EXISTS (SELECT FROM released) AS done,
+       EXISTS (SELECT FROM ${table} WHERE client = $2 AND endpoint = $3 AND key = $4) AS existed
+  FROM guard`;
+}
+
+/*
+ * $1 lock number, $2 client, $3 endpoint, $4 key, $5 response status, $6 headers, $7 body, $8 time to live in
+ * milliseconds. Only for an attempt whose outcome is unknown.
+ */
+function settleRecord(table: string): string {
+  return `
+WITH guard AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1::bigint) AS free), settled AS (
+  UPDATE ${table}
+     SET status = 'completed', response_status = $5, response_headers = $6, response_body = $7,
+         completed_at = clock_timestamp(), expires_at = clock_timestamp() + $8 * interval '1 millisecond',
+         owner_token = NULL, locked_until = NULL
+    FROM guard
+   WHERE guard.free AND client = $2 AND endpoint = $3 AND key = $4
+     AND status = 'processing' AND locked_until <= clock_timestamp()
+  RETURNING 1
+)
+SELECT guard.free, EXISTS (SELECT FROM settled) AS done,
+       EXISTS (SELECT FROM ${table} WHERE client = $2 AND endpoint = $3 AND key = $4) AS existed
+  FROM guard`;
 }
 
 /*

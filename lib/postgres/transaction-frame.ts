@@ -1,4 +1,5 @@
-import type { QueryRunner } from 'typeorm';
+import type { ClientBase } from 'pg';
+import type { DataSource, QueryRunner } from 'typeorm';
 import type { AfterCommitWork, AmbientFrame } from '../core/ambient.js';
 import { IdempotencyUsageError } from '../core/errors.js';
 import type { IsolationLevel } from '../core/store.js';
@@ -6,6 +7,11 @@ import { nestedFinishedError } from './late-work.js';
 
 /** What the frames of one transaction share. */
 export interface FrameOwner {
+  readonly dataSource: DataSource;
+  /** The connection as the application's ORM may use it. */
+  readonly client: ClientBase;
+  /** What code inside may know of its execution. */
+  readonly execution: object;
   readonly isolation: IsolationLevel;
   /** Milliseconds a nested transaction waits for one that was begun by hand. */
   readonly patience: number;
@@ -50,6 +56,10 @@ export class TransactionFrame implements AmbientFrame {
     readonly owner: FrameOwner,
     readonly parent?: TransactionFrame,
   ) {}
+
+  get execution(): object {
+    return this.owner.execution;
+  }
 
   enterHandler(): void {
     this.owner.enterHandler();

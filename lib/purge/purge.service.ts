@@ -1,6 +1,7 @@
 import { Logger, type BeforeApplicationShutdown, type OnApplicationBootstrap } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
 import { outside } from '../core/ambient.js';
+import type { Notify } from '../core/events.js';
 
 /** What the purge works on. Times are milliseconds. */
 export interface PurgeTarget {
@@ -10,6 +11,7 @@ export interface PurgeTarget {
   readonly batchSize: number;
   /** Undefined where the timer is off. */
   readonly interval: number | undefined;
+  readonly notify: Notify;
 }
 
 /** Runs spread over a tenth of the interval to either side, so that instances started together drift apart. */
@@ -54,12 +56,13 @@ export class IdempotencyPurgeService implements OnApplicationBootstrap, BeforeAp
   }
 
   async #purge(): Promise<number> {
-    const { dataSource, statement, batchSize } = this.target();
+    const { dataSource, statement, batchSize, notify } = this.target();
     let total = 0;
     for (let deleted = batchSize; deleted === batchSize && !this.#stopped; total += deleted) {
       const [, count] = await dataSource.query<[unknown[], number]>(statement, [batchSize]);
       deleted = count;
     }
+    notify({ type: 'purged', records: total });
     return total;
   }
 

@@ -1,0 +1,107 @@
+import type { IdempotencyError } from './errors.js';
+import type { Identity } from './identity.js';
+import type { IdempotencyRecord } from './record.js';
+
+/** How a request of this process ended, as those who waited for it need to know. */
+export type FlightEnd =
+  | { readonly kind: 'recorded'; readonly record: IdempotencyRecord }
+  /** Nothing is recorded: whoever comes next may try. */
+  | { readonly kind: 'open' }
+  /** The outcome of an earlier attempt stays unknown: everyone with the same request hears the same. */
+  | { readonly kind: 'unresolved'; readonly fingerprint: Buffer; readonly error: IdempotencyError }
+  /** The store could not say; it would say the same to everyone who waited. */
+  | { readonly kind: 'failed'; readonly error: IdempotencyError };
+
+/** Why waiting ended. */
+export type WaitEnd =
+  FlightEnd | { readonly kind: 'timeout' } | { readonly kind: 'refused' } | { readonly kind: 'shutdown' };
+
+/** A request that runs, or wants to run, in this process. */
+export interface Flight {
+  /** When it began, in milliseconds of the monotonic clock. */
+  readonly startedAt: number;
+  /** Milliseconds after which it is over in any case. */
+  readonly maxDuration: number;
+  /** Tells those who wait. Only the first call counts. */
+  land(end: FlightEnd): void;
+}
+
+type Tell = (end: WaitEnd) => void;
+
+interface OpenFlight extends Flight {
+  readonly waiters: Set<Tell>;
+}
+
+/**
+ * The identities that are being worked on in this process. Duplicates of them are recognised here, before a connection is
+ * asked for, and wait without one.
+ */
+export class Flights {
+  readonly #open = new Map<string, OpenFlight>();
+  readonly #waiting = new Set<Tell>();
+  #closed = false;
+
+  /** @param maxWaiters - How many requests may wait at a time; one more is refused. */
+  constructor(private readonly maxWaiters: number) {}
+
+  find(identity: Identity): Flight | undefined {
+    return this.#open.get(nameOf(identity));
+  }
+
+  /** Opens the flight of an identity that has none. */
+  begin(identity: Identity, maxDuration: number): Flight {
+    const name = nameOf(identity);
+    const waiters = new Set<Tell>();
+    const land = (end: FlightEnd): void => {
+      if (this.#open.get(name) === flight) this.#open.delete(name);
+      for (const tell of waiters) tell(end);
+      waiters.clear();
+    };
+    const flight: OpenFlight = { startedAt: performance.now(), maxDuration, waiters, land };
+    this.#open.set(name, flight);
+    return flight;
+  }
+
+  /** Waits so many milliseconds, at most until a flight lands or the process shuts down. */
+  async wait(milliseconds: number, flight?: Flight): Promise<WaitEnd> {
+    if (this.#closed) return { kind: 'shutdown' };
+    if (milliseconds <= 0) return { kind: 'timeout' };
+    if (this.#waiting.size >= this.maxWaiters) return { kind: 'refused' };
+    const waiters = (flight as OpenFlight | undefined)?.waiters;
+    const waiting = this.#waiting;
+    return new Promise<WaitEnd>((resolve) => {
+      const tell: Tell = (end) => {
+        clearTimeout(timer);
+        waiting.delete(tell);
+        waiters?.delete(tell);
+        resolve(end);
+      };
+      const timer = setTimeout(tell, milliseconds, { kind: 'timeout' });
+      waiting.add(tell);
+      waiters?.add(tell);
+    });
+  }
+
+  /** Sends everybody away who waits, now and from now on. */
+  close(): void {
+    this.#closed = true;
+    for (const tell of this.#waiting) tell({ kind: 'shutdown' });
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Resolves when no flight is open any more. */
+  async landed(): Promise<void> {
+    while (this.#open.size > 0) {
+      const flights = [...this.#open.values()];
+      await Promise.all(flights.map(({ waiters }) => new Promise((resolve) => waiters.add(resolve))));
+    }
+  }
+}
+
+/** Parts are quoted, so that different identities cannot be spelled the same. */
+function nameOf({ client, endpoint, key }: Identity): string {
+  return JSON.stringify([client, endpoint, key]);
+}

@@ -1,0 +1,108 @@
+import { parseDuration, type Duration } from './core/duration.js';
+import { IdempotencyUsageError } from './core/errors.js';
+import type { Identity } from './core/identity.js';
+import type { SettledResponse } from './core/reconcile.js';
+import { recordedFrom } from './core/settled-response.js';
+import type {
+  OperationResult,
+  RecordDetails,
+  RecordFilter,
+  Records,
+  RecordSummary,
+} from './postgres/records.js';
+
+/** A page of records. */
+export interface RecordPage {
+  readonly records: readonly RecordSummary[];
+  /** For the filter's `after`, to get the page after this one; undefined on the last. */
+  readonly next: string | undefined;
+}
+
+const DEFAULT_LIMIT = 50;
+const MAX_LIMIT = 1_000;
+const DEFAULT_TTL = '24h';
+
+/**
+ * Looks at records, and settles by hand what cannot settle itself. For operators and their tools: what it changes takes
+ * effect at once, outside any transaction.
+ */
+export class IdempotencyService {
+  /** @internal */
+  constructor(private readonly records: () => Records) {}
+
+  /** The record of an identity, or undefined when there is none or it has expired. */
+  find(identity: Identity): Promise<RecordDetails | undefined> {
+    return this.records().find(identity);
+  }
+
+  /**
+   * Records in the order of their identities, a page at a time. With a client it reads an index; filters without one may
+   * read the whole table.
+   *
+   * @throws IdempotencyUsageError `IDEMPOTENCY_ARGUMENT_INVALID` for a limit outside 1 to 1000 or a broken `after`.
+   */
+  async list(filter: RecordFilter = {}): Promise<RecordPage> {
+    const { limit = DEFAULT_LIMIT, after } = filter;
+    if (!Number.isInteger(limit) || limit < 1 || limit > MAX_LIMIT)
+      throw invalid('"limit" must be an integer of 1 to 1000');
+    const from = after === undefined ? undefined : decodeCursor(after);
+    // One more than asked for tells whether another page follows.
+    const found = await this.records().list(filter, limit + 1, from);
+    const records = found.slice(0, limit);
+    const last = records.at(-1);
+    return { records, next: last && found.length > limit ? encodeCursor(last) : undefined };
+  }
+
+  /**
+   * Deletes a record, so that the next request with its key runs. Its effect, if it had one, stays.
+   *
+   * @returns `running` when a handler is at work on it, and nothing is changed: wait until it ends, or its lease lapses.
+   */
+  release({ client, endpoint, key }: Identity): Promise<OperationResult> {
+    return this.records().release({ client, endpoint, key });
+  }
+
+  /**
+   * Records the answer of an attempt in lease mode whose outcome is unknown, after you have found out: it is replayed from
+   * now on. If nothing happened, use `release`.
+   *
+   * @param ttl - How long the answer is replayed. Default: `'24h'`.
+   * @returns `not-applicable` when its outcome is not unknown.
+   */
+  async settle(
+    identity: Identity,
+    response: SettledResponse,
+    ttl: Duration = DEFAULT_TTL,
+  ): Promise<OperationResult> {
+    const milliseconds = parseDuration(ttl);
+    if (milliseconds === undefined) throw invalid('"ttl" must be milliseconds or a string such as \'24h\'');
+    return this.records().settle(identity, recordedFrom(response), milliseconds);
+  }
+}
+
+function encodeCursor({ client, endpoint, key }: Identity): string {
+  return Buffer.from(JSON.stringify([client, endpoint, key])).toString('base64url');
+}
+
+function decodeCursor(cursor: string): Identity {
+  try {
+    const [client, endpoint, key, ...rest] = JSON.parse(
+      Buffer.from(cursor, 'base64url').toString(),
+    ) as unknown[];
+    if (
+      typeof client === 'string' &&
+      typeof endpoint === 'string' &&
+      typeof key === 'string' &&
+      rest.length === 0
+    ) {
+      return { client, endpoint, key };
+    }
+  } catch {
+    // Reported below, like any other text that is no cursor.
+  }
+  throw invalid('"after" is not the "next" of a page');
+}
+
+function invalid(what: string): IdempotencyUsageError {
+  return new IdempotencyUsageError('IDEMPOTENCY_ARGUMENT_INVALID', `${what}.`);
+}
