@@ -7,7 +7,7 @@ export const TEST_ENVIRONMENT = {
 } as const;
 
 /** Connection string of the server's administrative database, for tests that work on the server itself. */
-export function adminUrl(): string {
+function adminUrl(): string {
   return environment(TEST_ENVIRONMENT.adminUrl);
 }
 

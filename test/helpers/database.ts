@@ -4,8 +4,6 @@ import { idempotencyDdl } from '../../migrations/index.js';
 import { asAdmin, namePrefix, urlOf, withClient } from './admin.js';
 import { eventually } from './conditions.js';
 
-export { adminUrl } from './admin.js';
-
 /** A database of one test file's own. */
 export interface TestDatabase {
   /** Connection string of this database. */

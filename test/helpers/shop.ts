@@ -26,7 +26,9 @@ export class Order {
 
 /** Creates the tables, with one wallet of 1000. */
 export async function createShop(database: TestDatabase): Promise<void> {
-  await database.query('CREATE TABLE wallets (id serial PRIMARY KEY, balance int NOT NULL CHECK (balance >= 0))');
+  await database.query(
+    'CREATE TABLE wallets (id serial PRIMARY KEY, balance int NOT NULL CHECK (balance >= 0))',
+  );
   await database.query('CREATE TABLE orders (id serial PRIMARY KEY, item text NOT NULL, price int NOT NULL)');
   await database.query('INSERT INTO wallets (balance) VALUES (1000)');
 }
@@ -38,7 +40,9 @@ export async function resetShop(database: TestDatabase): Promise<void> {
 }
 
 /** What the handlers have left behind. */
-export async function shopState(database: TestDatabase): Promise<{ balance: number; orders: number; records: number }> {
+export async function shopState(
+  database: TestDatabase,
+): Promise<{ balance: number; orders: number; records: number }> {
   const [row] = await database.query<{ balance: number; orders: number; records: number }>(
     `SELECT (SELECT balance FROM wallets) AS balance, (SELECT count(*)::int FROM orders) AS orders,
             (SELECT count(*)::int FROM idempotency_records) AS records`,

@@ -6,13 +6,13 @@ import { deferred, type Deferred } from './conditions.js';
  * What becomes of a chunk: `forward` passes it on, `drop` swallows it, `cut-before` swallows it and resets the
  * connection, `cut-after` makes sure that the receiver gets it and then cuts the connection.
  */
-export type ChunkVerdict = 'forward' | 'drop' | 'cut-before' | 'cut-after';
+type ChunkVerdict = 'forward' | 'drop' | 'cut-before' | 'cut-after';
 
 /**
  * Sees each chunk before it is passed on; no verdict means `forward`. A promise holds back this direction of this
  * connection until it is settled.
  */
-export type ChunkHook = (
+type ChunkHook = (
   chunk: Buffer,
   connection: ProxiedConnection,
 ) => ChunkVerdict | undefined | Promise<ChunkVerdict | undefined>;

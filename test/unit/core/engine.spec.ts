@@ -1,42 +1,116 @@
 import { describe, expect, it } from '@jest/globals';
-import { disposition, type Disposition } from '../../../lib/core/disposition.js';
-import { decide } from '../../../lib/core/engine.js';
+import { FINGERPRINT_VERSION } from '../../../lib/core/fingerprint.js';
+import { IdempotencyEngine, type Decision, type DuplicatePolicy } from '../../../lib/core/engine.js';
 import { idempotencyError, IdempotencyFailure } from '../../../lib/core/errors.js';
-import { FORMAT_VERSION, type IdempotencyRecord } from '../../../lib/core/record.js';
-import type { Claim, ClaimOutcome } from '../../../lib/core/store.js';
+import type { IdempotencyEvent } from '../../../lib/core/events.js';
+import { FORMAT_VERSION, type IdempotencyRecord, type RecordedResponse } from '../../../lib/core/record.js';
+import type { Claim, ClaimOutcome, Execution, IdempotencyStore } from '../../../lib/core/store.js';
 
 const FINGERPRINT = Buffer.from([1, 2, 3]);
+const RESPONSE: RecordedResponse = { status: 201, headers: [], body: Buffer.from('made') };
 
 const CLAIM: Claim = {
   identity: { client: 'c', endpoint: 'e', key: 'k' },
   fingerprint: FINGERPRINT,
-  ttl: 1,
-  maxDuration: 1,
-  isolation: undefined,
-  storesErrors: true,
+  ttl: 1_000,
+  maxDuration: 60_000,
+  mode: { kind: 'lease', lease: 30_000 },
 };
 
 const RECORD: IdempotencyRecord = {
   fingerprint: FINGERPRINT,
-  status: 'completed',
-  mode: 'transaction',
   formatVersion: FORMAT_VERSION,
-  response: { status: 201, headers: [], body: Buffer.alloc(0) },
+  response: RESPONSE,
   createdAt: new Date(0),
 };
 
-const decideOn = (outcome: ClaimOutcome | Error): ReturnType<typeof decide> =>
-  decide(
-    { claim: () => (outcome instanceof Error ? Promise.reject(outcome) : Promise.resolve(outcome)) },
-    CLAIM,
-  );
+const WAIT: DuplicatePolicy = { wait: 60_000, onOutcomeUnknown: 'refuse' };
+const REJECT: DuplicatePolicy = { wait: 0, onOutcomeUnknown: 'refuse' };
 
-const decideOnRecord = (facts: Partial<IdempotencyRecord>): ReturnType<typeof decide> =>
+/** An execution that notes how it ended. */
+class NotedExecution implements Execution {
+  readonly createdAt = new Date(0);
+  readonly handlerBegan = true;
+  readonly ends: string[] = [];
+
+  constructor(readonly attempt = 1) {}
+
+  run<T>(work: () => T): T {
+    return work();
+  }
+
+  explain(error: unknown): unknown {
+    return error;
+  }
+
+  async complete({ status }: RecordedResponse): Promise<void> {
+    this.ends.push(`complete ${status}`);
+  }
+
+  async release(): Promise<void> {
+    this.ends.push('release');
+  }
+
+  async giveUp(why: string): Promise<void> {
+    this.ends.push(`give up ${why}`);
+  }
+
+  abandon(): void {
+    this.ends.push('abandon');
+  }
+}
+
+/** A store that answers from a list, and then always with the last. */
+function storeOf(...outcomes: readonly (ClaimOutcome | Error)[]): IdempotencyStore & { claims: number } {
+  return {
+    claims: 0,
+    async claim() {
+      const outcome = outcomes[Math.min(this.claims++, outcomes.length - 1)];
+      if (!outcome || outcome instanceof Error) throw outcome ?? new Error('nothing to answer with');
+      return outcome;
+    },
+  };
+}
+
+function engineOn(
+  store: IdempotencyStore,
+  maxWaiters = 10,
+): { engine: IdempotencyEngine; events: IdempotencyEvent[] } {
+  const events: IdempotencyEvent[] = [];
+  return { engine: new IdempotencyEngine(store, (event) => void events.push(event), maxWaiters), events };
+}
+
+const decideOn = (outcome: ClaimOutcome | Error, policy = REJECT): Promise<Decision> =>
+  engineOn(storeOf(outcome)).engine.decide(CLAIM, policy);
+
+const decideOnRecord = (facts: Partial<IdempotencyRecord>): Promise<Decision> =>
   decideOn({ kind: 'recorded', record: { ...RECORD, ...facts } });
 
-const rejection = (code: string): unknown => ({ kind: 'reject', error: expect.objectContaining({ code }) });
+const rejection = (code: string): unknown => ({
+  kind: 'reject',
+  error: expect.objectContaining({ code }) as unknown,
+});
 
-describe('decide', () => {
+/** An attempt whose outcome is unknown, and the execution that takes over from it. */
+function unresolved(fingerprint = FINGERPRINT): { outcome: ClaimOutcome; successor: NotedExecution } {
+  const successor = new NotedExecution(2);
+  const takeOver = async (): Promise<ClaimOutcome> => ({ kind: 'claimed', execution: successor });
+  const attempt = { fingerprint, attempt: 1, createdAt: new Date(0), takeOver };
+  return { outcome: { kind: 'unresolved', attempt }, successor };
+}
+
+function runOf(decision: Decision): Execution {
+  if (decision.kind !== 'run') throw new Error(`expected to run, not to ${decision.kind}`);
+  return decision.execution;
+}
+
+describe('a decision', () => {
+  it('runs what was claimed, and ends the execution it was given', async () => {
+    const execution = new NotedExecution();
+    await runOf(await decideOn({ kind: 'claimed', execution })).complete(RESPONSE, 'returned');
+    expect(execution.ends).toEqual(['complete 201']);
+  });
+
   it('replays what was recorded for the same request', async () => {
     expect(await decideOnRecord({})).toEqual({ kind: 'replay', record: RECORD });
   });
@@ -47,14 +121,25 @@ describe('decide', () => {
     );
   });
 
-  it('rejects while the original is running', async () => {
-    expect(await decideOn({ kind: 'in-progress' })).toEqual(rejection('IDEMPOTENCY_IN_PROGRESS'));
+  it('rejects where the response could not be kept', async () => {
+    expect(await decideOnRecord({ response: undefined })).toEqual(rejection('IDEMPOTENCY_RESPONSE_NOT_KEPT'));
+    expect(await decideOnRecord({ response: undefined, fingerprint: Buffer.from([1]) })).toEqual(
+      rejection('IDEMPOTENCY_KEY_REUSED'),
+    );
+  });
+
+  it('rejects while the original is running, with what is known of its end', async () => {
+    expect(await decideOn({ kind: 'in-progress' })).toMatchObject({
+      error: { code: 'IDEMPOTENCY_IN_PROGRESS', retryAfter: 1 },
+    });
+    expect(await decideOn({ kind: 'in-progress', remaining: 6_500 })).toMatchObject({
+      error: { code: 'IDEMPOTENCY_IN_PROGRESS', retryAfter: 7 },
+    });
   });
 
   it.each<[string, Partial<IdempotencyRecord>]>([
     ['format', { formatVersion: FORMAT_VERSION + 1 }],
     ['fingerprint', { fingerprint: Buffer.from([2, 2, 3]) }],
-    ['mode', { mode: 'lease' }],
   ])('neither replays nor refuses a record with a newer %s', async (_what, facts) => {
     expect(await decideOnRecord(facts)).toEqual(rejection('IDEMPOTENCY_RECORD_UNREADABLE'));
   });
@@ -65,28 +150,221 @@ describe('decide', () => {
     expect(await decideOn(failure)).toEqual({ kind: 'reject', error: failure.error, cause });
   });
 
-  it('lets mistakes of its own through', async () => {
-    await expect(decideOn(new TypeError('a bug'))).rejects.toThrow(TypeError);
+  it('lets mistakes of its own through, and does not keep the identity for them', async () => {
+    const { engine } = engineOn(
+      storeOf(new TypeError('a bug'), { kind: 'claimed', execution: new NotedExecution() }),
+    );
+    await expect(engine.decide(CLAIM, WAIT)).rejects.toThrow(TypeError);
+    expect(await engine.decide(CLAIM, WAIT)).toMatchObject({ kind: 'run' });
   });
 });
 
-describe('disposition', () => {
-  const all = { isStored: () => true };
-  const none = { isStored: () => false };
-  const release: Disposition = { kind: 'release' };
-
-  it('records what the handler produced below 500', () => {
-    expect(disposition('returned', 201, all)).toEqual({ kind: 'complete', handler: 'returned' });
-    expect(disposition('threw', 499, all)).toEqual({ kind: 'complete', handler: 'threw' });
+describe('duplicates in one process', () => {
+  it('ask the store once, and replay the answer from memory', async () => {
+    const store = storeOf({ kind: 'claimed', execution: new NotedExecution() });
+    const { engine, events } = engineOn(store);
+    const execution = runOf(await engine.decide(CLAIM, WAIT));
+    const duplicates = [engine.decide(CLAIM, WAIT), engine.decide(CLAIM, WAIT)];
+    await execution.complete(RESPONSE, 'returned');
+    for (const decision of await Promise.all(duplicates)) {
+      expect(decision).toMatchObject({ kind: 'replay', record: { response: RESPONSE } });
+    }
+    expect(store.claims).toBe(1);
+    expect(events.map(({ type }) => type)).toEqual(['executed', 'waited', 'replayed', 'waited', 'replayed']);
   });
 
-  it.each([
-    ['of a handler that was not entered', disposition('not-begun', 400, all)],
-    ['that broke off', disposition('broken', 200, all)],
-    ['of 500 that was returned', disposition('returned', 500, all)],
-    ['of 503 that was thrown', disposition('threw', 503, all)],
-    ['that the policy leaves out', disposition('returned', 201, none)],
-  ])('releases a response %s', (_what, decided) => {
-    expect(decided).toEqual(release);
+  it('are judged each by its own fingerprint', async () => {
+    const { engine } = engineOn(storeOf({ kind: 'claimed', execution: new NotedExecution() }));
+    const execution = runOf(await engine.decide(CLAIM, WAIT));
+    const other = engine.decide({ ...CLAIM, fingerprint: Buffer.from([1, 9]) }, WAIT);
+    await execution.complete(RESPONSE, 'returned');
+    expect(await other).toEqual(rejection('IDEMPOTENCY_KEY_REUSED'));
+  });
+
+  it.each(['release', 'giveUp'] as const)(
+    'run one after the other when the first ends by %s',
+    async (end) => {
+      const store = storeOf({ kind: 'claimed', execution: new NotedExecution() });
+      const { engine } = engineOn(store);
+      const execution = runOf(await engine.decide(CLAIM, WAIT));
+      const duplicates = [engine.decide(CLAIM, WAIT), engine.decide(CLAIM, WAIT)];
+      await (end === 'release' ? execution.release() : execution.giveUp('unsettled'));
+      const next = runOf(await Promise.race(duplicates));
+      expect(store.claims).toBe(2);
+      await next.complete(RESPONSE, 'returned');
+      expect((await Promise.all(duplicates)).map(({ kind }) => kind).sort()).toEqual(['replay', 'run']);
+    },
+  );
+
+  it('fail together when the store fails, having asked once', async () => {
+    const store = storeOf(new IdempotencyFailure(idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE')));
+    const { engine } = engineOn(store);
+    const decisions = await Promise.all([1, 2, 3].map(() => engine.decide(CLAIM, WAIT)));
+    expect(decisions).toEqual(decisions.map(() => expect.objectContaining({ kind: 'reject' })));
+    expect(store.claims).toBe(1);
+  });
+
+  it('are refused past the cap, and did not wait', async () => {
+    const { engine, events } = engineOn(storeOf({ kind: 'claimed', execution: new NotedExecution() }), 1);
+    const execution = runOf(await engine.decide(CLAIM, WAIT));
+    const waiting = engine.decide(CLAIM, WAIT);
+    expect(await engine.decide(CLAIM, WAIT)).toEqual(rejection('IDEMPOTENCY_IN_PROGRESS'));
+    expect(events.map(({ type }) => type)).toEqual(['rejected']);
+    await execution.complete(RESPONSE, 'returned');
+    expect(await waiting).toMatchObject({ kind: 'replay' });
+  });
+});
+
+describe('duplicates of another process', () => {
+  it('look again until the answer is there', async () => {
+    const store = storeOf(
+      { kind: 'in-progress' },
+      { kind: 'in-progress' },
+      { kind: 'recorded', record: RECORD },
+    );
+    const { engine, events } = engineOn(store);
+    const decisions = await Promise.all([engine.decide(CLAIM, WAIT), engine.decide(CLAIM, WAIT)]);
+    expect(decisions.map(({ kind }) => kind)).toEqual(['replay', 'replay']);
+    expect(store.claims).toBe(3);
+    expect(events.filter(({ type }) => type === 'waited')).toHaveLength(2);
+  });
+
+  it('look a last time when the wait is over', async () => {
+    const store = storeOf({ kind: 'in-progress' }, { kind: 'recorded', record: RECORD });
+    expect(await engineOn(store).engine.decide(CLAIM, { ...WAIT, wait: 5 })).toMatchObject({
+      kind: 'replay',
+    });
+    expect(store.claims).toBe(2);
+  });
+
+  it('look once where they are not to wait', async () => {
+    const store = storeOf({ kind: 'in-progress' });
+    expect(await engineOn(store).engine.decide(CLAIM, REJECT)).toEqual(rejection('IDEMPOTENCY_IN_PROGRESS'));
+    expect(store.claims).toBe(1);
+  });
+});
+
+describe('an outcome that is unknown', () => {
+  it('is refused, naming the attempt', async () => {
+    const { outcome, successor } = unresolved();
+    expect(await decideOn(outcome)).toMatchObject({
+      kind: 'reject',
+      error: {
+        code: 'IDEMPOTENCY_OUTCOME_UNRESOLVED',
+        detail: expect.stringContaining('Attempt 1') as unknown,
+      },
+    });
+    expect(successor.ends).toEqual([]);
+  });
+
+  it('is nothing for another request to take over', async () => {
+    const { outcome } = unresolved(Buffer.from([1, 9]));
+    expect(await decideOn(outcome, { ...WAIT, onOutcomeUnknown: 'rerun' })).toEqual(
+      rejection('IDEMPOTENCY_KEY_REUSED'),
+    );
+  });
+
+  it('is found out once for all that wait, and another request hears that the key was used', async () => {
+    let asked = 0;
+    const { outcome } = unresolved();
+    const { engine } = engineOn(storeOf(outcome));
+    const onOutcomeUnknown = (): { outcome: 'unknown' } => {
+      asked += 1;
+      return { outcome: 'unknown' };
+    };
+    const policy = { ...WAIT, onOutcomeUnknown };
+    const other = { ...CLAIM, fingerprint: Buffer.from([1, 9]) };
+    const decisions = await Promise.all(
+      [CLAIM, CLAIM, CLAIM, other].map((claim) => engine.decide(claim, policy)),
+    );
+    expect(decisions).toEqual([
+      ...Array.from({ length: 3 }, () => rejection('IDEMPOTENCY_OUTCOME_UNRESOLVED')),
+      rejection('IDEMPOTENCY_KEY_REUSED'),
+    ]);
+    expect(asked).toBe(1);
+  });
+
+  it('is not judged by a fingerprint of rules that this release does not know', async () => {
+    const { outcome } = unresolved(Buffer.from([FINGERPRINT_VERSION + 1, 9]));
+    expect(await decideOn(outcome, { ...WAIT, onOutcomeUnknown: 'rerun' })).toEqual(
+      rejection('IDEMPOTENCY_RECORD_UNREADABLE'),
+    );
+  });
+
+  it.each<[string, DuplicatePolicy['onOutcomeUnknown']]>([
+    ['the policy is to run again', 'rerun'],
+    ['the reconcile handler says that nothing happened', async () => ({ outcome: 'released' })],
+  ])('runs as the next attempt when %s', async (_when, onOutcomeUnknown) => {
+    const { outcome, successor } = unresolved();
+    const execution = runOf(await decideOn(outcome, { ...WAIT, onOutcomeUnknown }));
+    expect(execution.attempt).toBe(2);
+    expect(successor.ends).toEqual([]);
+  });
+
+  it('is recorded when the reconcile handler knows the answer, and replayed', async () => {
+    const { outcome, successor } = unresolved();
+    const decision = await decideOn(outcome, {
+      ...WAIT,
+      onOutcomeUnknown: ({ client, endpoint, key, attempt }) => ({
+        outcome: 'completed',
+        response: { status: 202, body: { client, endpoint, key, attempt } },
+      }),
+    });
+    const body = Buffer.from('{"client":"c","endpoint":"e","key":"k","attempt":1}');
+    expect(decision).toMatchObject({ kind: 'replay', record: { response: { status: 202, body } } });
+    expect(successor.ends).toEqual(['complete 202']);
+  });
+
+  it.each<[string, DuplicatePolicy['onOutcomeUnknown']]>([
+    ['does not know', () => ({ outcome: 'unknown' })],
+    [
+      'throws',
+      () => {
+        throw new Error('the provider is down');
+      },
+    ],
+    ['rejects', () => Promise.reject(new Error('the provider is down'))],
+    ['answers what cannot be replayed', () => ({ outcome: 'completed', response: { status: 500 } })],
+    ['takes too long', () => new Promise(() => undefined)],
+  ])('stays unknown when the reconcile handler %s', async (_what, onOutcomeUnknown) => {
+    const { outcome, successor } = unresolved();
+    const { engine } = engineOn(storeOf(outcome));
+    const decision = await engine.decide({ ...CLAIM, maxDuration: 20 }, { ...WAIT, onOutcomeUnknown });
+    expect(decision).toMatchObject(rejection('IDEMPOTENCY_OUTCOME_UNRESOLVED') as object);
+    expect(successor.ends).toEqual(['give up unsettled']);
+  });
+
+  it('belongs to whoever is faster', async () => {
+    const { outcome } = unresolved();
+    if (outcome.kind !== 'unresolved') throw new Error('it is unresolved');
+    const takeOver = async (): Promise<ClaimOutcome> => outcome;
+    const lost: ClaimOutcome = { kind: 'unresolved', attempt: { ...outcome.attempt, takeOver } };
+    expect(await decideOn(lost, { ...REJECT, onOutcomeUnknown: 'rerun' })).toEqual(
+      rejection('IDEMPOTENCY_IN_PROGRESS'),
+    );
+  });
+});
+
+describe('shutdown', () => {
+  it('sends away who waits and who comes, and lasts until what runs has ended', async () => {
+    const { engine } = engineOn(storeOf({ kind: 'claimed', execution: new NotedExecution() }));
+    const execution = runOf(await engine.decide(CLAIM, WAIT));
+    const waiting = engine.decide(CLAIM, WAIT);
+    let isDown = false;
+    const down = engine.shutdown().then(() => (isDown = true));
+    expect(await waiting).toEqual(rejection('IDEMPOTENCY_SHUTTING_DOWN'));
+    const another = { ...CLAIM, identity: { ...CLAIM.identity, key: 'another' } };
+    expect(await engine.decide(another, WAIT)).toEqual(rejection('IDEMPOTENCY_SHUTTING_DOWN'));
+    expect(isDown).toBe(false);
+    await execution.complete(RESPONSE, 'returned');
+    await down;
+  });
+
+  it('sends away who waits for another process', async () => {
+    const { engine } = engineOn(storeOf({ kind: 'in-progress' }));
+    const waiting = engine.decide(CLAIM, WAIT);
+    await new Promise((resolve) => setImmediate(resolve));
+    await engine.shutdown();
+    expect(await waiting).toEqual(rejection('IDEMPOTENCY_SHUTTING_DOWN'));
   });
 });

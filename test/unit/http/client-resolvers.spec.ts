@@ -28,6 +28,17 @@ describe('clientFromUser', () => {
     expect(client({})).toBeUndefined();
     expect(client({ user: null as never })).toBeUndefined();
   });
+
+  it.each([undefined, null, '', NaN, Infinity, {}, [], true, Symbol('id')])(
+    'gives nothing for an id that identifies nobody (%p)',
+    (id) => {
+      expect(client({ user: { id: id as never } })).toBeUndefined();
+    },
+  );
+
+  it('takes an id of zero', () => {
+    expect([0, 0n, '0'].map((id) => client({ user: { id } }))).toEqual(['0', '0', '0']);
+  });
 });
 
 describe('sharedClient', () => {

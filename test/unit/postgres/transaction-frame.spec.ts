@@ -10,7 +10,12 @@ const turn = (): Promise<void> => new Promise((resolve) => void setImmediate(res
 
 function rootFrame(patience = 1_000): TransactionFrame {
   let savepoints = 0;
+  // What a frame hands on without looking at it.
+  const { dataSource, client, execution } = {} as FrameOwner;
   const owner: FrameOwner = {
+    dataSource,
+    client,
+    execution,
     isolation: 'READ COMMITTED',
     patience,
     enterHandler: () => undefined,

@@ -1,0 +1,74 @@
+import { afterEach, describe, expect, it } from '@jest/globals';
+import { once } from 'node:events';
+import { createServer, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { NEVER } from 'rxjs';
+import type { Execution } from '../../../lib/core/store.js';
+import { ProtectedRun } from '../../../lib/http/protected-run.js';
+import { ResponseRecorder } from '../../../lib/http/response-recorder.js';
+import { routeSettings } from '../../../lib/http/route-settings.js';
+import { deferred } from '../../helpers/conditions.js';
+import { sendRequest } from '../../helpers/http.js';
+
+/** A handler that began, and an end that takes as long as the test says. */
+function hangingExecution(): { execution: Execution; givenUp: Promise<void>; end: () => void } {
+  const givenUp = deferred();
+  const ended = deferred();
+  const unexpected = (): never => {
+    throw new Error('it must not be recorded');
+  };
+  const giveUp = async (): Promise<void> => {
+    givenUp.resolve();
+    await ended.promise;
+  };
+  const execution: Execution = {
+    createdAt: new Date(),
+    attempt: 1,
+    handlerBegan: true,
+    run: (work) => work(),
+    explain: (error) => error,
+    complete: unexpected,
+    release: giveUp,
+    giveUp,
+    abandon: () => undefined,
+  };
+  return { execution, givenUp: givenUp.promise, end: ended.resolve };
+}
+
+describe('ProtectedRun', () => {
+  let server: Server | undefined;
+
+  afterEach(async () => {
+    server?.close();
+    if (server) await once(server, 'close');
+    server = undefined;
+  });
+
+  it('does not send what a handler answers while maxDuration ends it', async () => {
+    const { execution, givenUp, end } = hangingExecution();
+    const settings = routeSettings({ client: () => 'tests', maxDuration: 20 }, []);
+    let response: ServerResponse | undefined;
+    server = createServer((_request, raw) => {
+      response = raw;
+      const recorder = new ResponseRecorder(raw, settings.maxBody, () => run.responseEnded());
+      const run = new ProtectedRun({
+        execution,
+        recorder,
+        settings,
+        baseline: {},
+        keyHeader: {},
+        recordedHeaders: {},
+        report: () => undefined,
+      });
+      run.start({ handle: () => NEVER }).subscribe({ error: () => undefined });
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const answer = sendRequest(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+    await givenUp;
+    response!.writeHead(201).end('created');
+    end();
+    const { status, text } = await answer;
+    expect(status).toBe(503);
+    expect(JSON.parse(text)).toMatchObject({ code: 'IDEMPOTENCY_MAX_DURATION_EXCEEDED' });
+  });
+});
