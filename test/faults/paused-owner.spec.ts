@@ -1,0 +1,159 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { ADAPTERS, type TestApp } from '../helpers/app.js';
+import { eventually } from '../helpers/conditions.js';
+import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
+import { postJson, type HttpResponse } from '../helpers/http.js';
+import { Stage, startLeaseApp, type Route } from '../helpers/lease-app.js';
+import { startLeaseProcess, type LeaseProcess } from '../helpers/lease-process.js';
+import { expectProblem, expectReplay, leaseRow, untilLapsed } from '../helpers/leases.js';
+import { createShop } from '../helpers/shop.js';
+
+/*
+ * The owner's process is stopped, as by a virtual machine that is being moved, and goes on when a successor has begun.
+ */
+describe.each(ADAPTERS)('an owner that was paused past its lease (%s)', (adapter) => {
+  let database: TestDatabase;
+  let owner: LeaseProcess;
+  let app: TestApp;
+  const stage = new Stage();
+
+  beforeAll(async () => {
+    database = await createTestDatabase();
+    await createShop(database);
+    owner = await startLeaseProcess({ adapter, databaseUrl: database.url });
+    app = await startLeaseApp({ adapter, databaseUrl: database.url }, stage);
+  });
+
+  afterEach(async () => {
+    stage.milestones.length = 0;
+    owner.resume();
+    for (const place of ['handler', 'transaction', 'end']) {
+      stage.open(place);
+      await owner.open(place);
+    }
+    await database.query('TRUNCATE orders, idempotency_records');
+  });
+
+  afterAll(async () => {
+    await owner.kill();
+    await app.close();
+    await database.drop();
+  });
+
+  const send = (url: string, route: Route, key: string): Promise<HttpResponse> =>
+    postJson(`${url}/${route}`, {}, { 'Idempotency-Key': key });
+
+  const items = async (): Promise<string[]> =>
+    (await database.query<{ item: string }>('SELECT item FROM orders ORDER BY id')).map(({ item }) => item);
+
+  /** Starts a request on the owner, and stops its process at that place in the handler. */
+  const pauseAt = async (
+    place: 'handler' | 'transaction' | 'end',
+    route: Route,
+    key: string,
+  ): Promise<Promise<HttpResponse>[]> => {
+    await owner.close(place);
+    const answer = send(owner.url, route, key);
+    await owner.milestone({ handler: 'entered', transaction: 'wrote', end: 'left' }[place]);
+    owner.pause();
+    // In an array, because an async function would wait for the promise itself.
+    return [answer];
+  };
+
+  /** Opens the place while the process still stands: the request to do so waits in its socket. */
+  const resumeFrom = async (place: string): Promise<void> => {
+    const opened = owner.open(place);
+    owner.resume();
+    await opened;
+  };
+
+  it('goes on where nobody has taken over', async () => {
+    const [answer] = await pauseAt('handler', 'refuse', 'alone');
+    await untilLapsed(database, 'alone');
+    await resumeFrom('handler');
+    const first = (await answer)!;
+    expect(first.status).toBe(201);
+    expectReplay(await send(app.url, 'refuse', 'alone'), first);
+  });
+
+  it('cannot write any more when a successor runs, and the record stays the successor’s', async () => {
+    const [answer] = await pauseAt('handler', 'rerun', 'fenced');
+    await untilLapsed(database, 'fenced');
+    stage.close('end');
+    const successor = send(app.url, 'rerun', 'fenced');
+    await eventually(() => stage.milestones.includes('left'));
+    const { owner_token: token } = (await leaseRow(database, 'fenced'))!;
+    await resumeFrom('handler');
+    expectProblem((await answer)!, 503, 'IDEMPOTENCY_LEASE_LOST');
+    expect(await leaseRow(database, 'fenced')).toMatchObject({
+      status: 'processing',
+      attempt: 2,
+      owner_token: token,
+    });
+    stage.open('end');
+    const second = await successor;
+    expect(second.status).toBe(201);
+    expectReplay(await send(owner.url, 'rerun', 'fenced'), second);
+    expect(await items()).toEqual(['attempt 2']);
+  });
+
+  it('cannot record its answer when a successor runs, or has ended', async () => {
+    for (const isOver of [false, true]) {
+      const key = `unrecorded-${isOver}`;
+      const [answer] = await pauseAt('end', 'rerun', key);
+      await untilLapsed(database, key);
+      stage.milestones.length = 0;
+      if (!isOver) stage.close('end');
+      const successor = send(app.url, 'rerun', key);
+      await eventually(() => stage.milestones.includes('left'));
+      if (isOver) await successor;
+      await resumeFrom('end');
+      expectProblem((await answer)!, 503, 'IDEMPOTENCY_LEASE_LOST');
+      stage.open('end');
+      const second = await successor;
+      expect(second.json()).toMatchObject({ item: 'attempt 2' });
+      expectReplay(await send(owner.url, 'rerun', key), second);
+    }
+  });
+
+  it('has its signal aborted', async () => {
+    const [answer] = await pauseAt('handler', 'rerun', 'signalled');
+    await untilLapsed(database, 'signalled');
+    expect((await send(app.url, 'rerun', 'signalled')).status).toBe(201);
+    owner.resume();
+    await owner.milestone('aborted');
+    await owner.open('handler');
+    expectProblem((await answer)!, 503, 'IDEMPOTENCY_LEASE_LOST');
+    expect(await items()).toEqual(['attempt 2']);
+  });
+
+  it('keeps successors out while it stands between the fence and its COMMIT, and cannot commit after them', async () => {
+    const [answer] = await pauseAt('transaction', 'brief', 'between');
+    await untilLapsed(database, 'between');
+    expectProblem(await send(app.url, 'brief', 'between'), 409, 'IDEMPOTENCY_IN_PROGRESS');
+    expect(
+      await database.query(`SELECT FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'`),
+    ).toHaveLength(1);
+    // Until the server ends the transaction that has been idle for the longest time a request may take.
+    const second = await eventually(async () => {
+      const retry = await send(app.url, 'brief', 'between');
+      return retry.status === 409 ? false : retry;
+    });
+    expect(second.status).toBe(201);
+    await resumeFrom('transaction');
+    expect((await answer)!.status).toBe(503);
+    expect(await items()).toEqual(['attempt 2']);
+    expectReplay(await send(owner.url, 'brief', 'between'), second);
+  });
+
+  it('commits when it goes on in time, whoever would have liked to take over', async () => {
+    const [answer] = await pauseAt('transaction', 'rerun', 'in-time');
+    await untilLapsed(database, 'in-time');
+    expectProblem(await send(app.url, 'rerun', 'in-time'), 409, 'IDEMPOTENCY_IN_PROGRESS');
+    await resumeFrom('transaction');
+    const first = (await answer)!;
+    expect(first.status).toBe(201);
+    expect(await items()).toEqual(['attempt 1']);
+    expectReplay(await send(app.url, 'rerun', 'in-time'), first);
+  });
+});
