@@ -104,6 +104,28 @@ describe.each(ADAPTERS)('the connections of an application (%s)', (adapter) => {
     }
   });
 
+  it('a DataSource that two applications share stays joined when one of them closes', async () => {
+    const shared = new DataSource({ type: 'postgres', url: bench.database.url, entities: [Wallet, Order] });
+    await shared.initialize();
+    try {
+      const idempotency = { dataSource: shared };
+      const first = await Workbench.on(bench.database, { adapter, idempotency });
+      const second = await Workbench.on(bench.database, { adapter, idempotency });
+      await first.app.close();
+      const answer = await second.run(async () => {
+        await insert(shared, 'undone');
+        await shared.transaction((manager) => manager.insert(Order, order('undone as well')));
+        throw new HttpException('no', 402);
+      });
+      expect(answer.status).toBe(402);
+      expect(await bench.items()).toEqual([]);
+      await second.app.close();
+      expect(Object.hasOwn(shared, 'createQueryRunner')).toBe(false);
+    } finally {
+      await shared.destroy();
+    }
+  });
+
   it('handlers that run at once have transactions of their own', async () => {
     const together = deferred();
     let inside = 0;

@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { HttpException, Logger } from '@nestjs/common';
 import { afterCommit, outside } from 'nestjs-pg-idempotency';
 import { ADAPTERS } from '../helpers/app.js';
@@ -199,6 +199,22 @@ describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
         expect(calls).toContain('outside');
       });
       expect(calls).toEqual(['no request', 'not protected', 'outside']);
+    });
+
+    it('only logs its errors where there is no transaction', async () => {
+      const error = jest.fn();
+      Logger.overrideLogger({ log: swallow, warn: swallow, error });
+      try {
+        afterCommit(() => {
+          throw new Error('sync');
+        });
+        afterCommit(() => Promise.reject(new Error('async')));
+        await eventually(() => expect(error).toHaveBeenCalledTimes(2));
+      } finally {
+        Logger.overrideLogger(false);
+      }
+      const stacks = error.mock.calls.map(([, stack]) => String(stack));
+      expect(stacks).toEqual([expect.stringContaining('sync'), expect.stringContaining('async')]);
     });
 
     it('is refused when the handler has ended', async () => {

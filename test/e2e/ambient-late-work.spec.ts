@@ -216,8 +216,11 @@ const ended = deferred();
 const leave = (work) => bench.run((tools) => { void ended.promise.then(() => work(tools)); });
 `;
 
-async function linesOf(script: string): Promise<{ lines: string[]; code: number | null }> {
-  const child = runTypeScript(PROGRAM + script);
+async function linesOf(
+  script: string,
+  environment: NodeJS.ProcessEnv = {},
+): Promise<{ lines: string[]; code: number | null }> {
+  const child = runTypeScript(PROGRAM + script, environment);
   const lines: string[] = [];
   try {
     for (;;) lines.push(await child.nextLine());
@@ -257,6 +260,26 @@ describe('a process whose handlers leave work behind', () => {
     expect(lines.slice(0, -1)).toEqual(['alive']);
     expect(lines.at(-1)).toContain('somebody else’s mistake');
     expect(code).toBe(1);
+  });
+
+  it.each([
+    ['none', 0, false],
+    ['warn', 0, true],
+    ['warn-with-error-code', 1, true],
+  ])('goes on after any other rejection where Node is told %s', async (mode, exitCode, warns) => {
+    const { lines, code } = await linesOf(
+      `
+      await leave(({ orders }) => orders.save(order('late')));
+      ended.resolve();
+      await eventually(() => logged.length === 1);
+      Promise.reject(new Error('somebody else’s mistake'));
+      setTimeout(async () => { await bench.close(); say('still alive'); });
+    `,
+      { NODE_OPTIONS: `--unhandled-rejections=${mode}` },
+    );
+    expect(lines).toContain('still alive');
+    expect(lines.some((line) => line.startsWith('warning') && line.includes('somebody else’s'))).toBe(warns);
+    expect(code).toBe(exitCode);
   });
 
   it('gets no warning for statements that a handler sends at once', async () => {

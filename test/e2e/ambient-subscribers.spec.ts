@@ -4,7 +4,7 @@ import type { EntityManager, EntitySubscriberInterface, InsertEvent, Transaction
 import type { TransactionRollbackEvent } from 'typeorm';
 import { outside } from 'nestjs-pg-idempotency';
 import { ADAPTERS } from '../helpers/app.js';
-import { eventually } from '../helpers/conditions.js';
+import { deferred, eventually } from '../helpers/conditions.js';
 import { Order } from '../helpers/shop.js';
 import { Workbench } from '../helpers/workbench.js';
 
@@ -18,6 +18,8 @@ class Recorder implements EntitySubscriberInterface<Order> {
   published: string[] = [];
   onCommit: (event: TransactionCommitEvent) => unknown = swallow;
   onRollback: (event: TransactionRollbackEvent) => unknown = swallow;
+  onBeforeStart: () => unknown = swallow;
+  onBeforeRollback: () => unknown = swallow;
   onBeforeCommit: (manager: EntityManager) => unknown = swallow;
 
   listenTo(): typeof Order {
@@ -29,8 +31,9 @@ class Recorder implements EntitySubscriberInterface<Order> {
     (data.inserted ??= []).push(entity.item);
   }
 
-  beforeTransactionStart(): void {
+  async beforeTransactionStart(): Promise<void> {
     this.heard.push('before start');
+    await this.onBeforeStart();
   }
 
   afterTransactionStart(): void {
@@ -48,8 +51,9 @@ class Recorder implements EntitySubscriberInterface<Order> {
     await this.onCommit(event);
   }
 
-  beforeTransactionRollback(): void {
+  async beforeTransactionRollback(): Promise<void> {
     this.heard.push('before rollback');
+    await this.onBeforeRollback();
   }
 
   async afterTransactionRollback(event: TransactionRollbackEvent): Promise<void> {
@@ -66,7 +70,9 @@ describe.each(ADAPTERS)('subscribers of a handler’s transaction (%s)', (adapte
   let recorder: Recorder;
 
   beforeAll(async () => {
-    bench = await Workbench.start({ adapter, poolSize: 2, idempotency: { maxDuration: '5s' } });
+    const idempotency = { maxDuration: '5s', acquireTimeout: 500 } as const;
+    const routes = { brief: { maxDuration: 300 } };
+    bench = await Workbench.start({ adapter, poolSize: 2, idempotency, routes });
   });
 
   beforeEach(() => {
@@ -216,6 +222,47 @@ describe.each(ADAPTERS)('subscribers of a handler’s transaction (%s)', (adapte
     expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
     recorder.onBeforeCommit = swallow;
     expect((await bench.run(() => 'done', { key: 'one' })).text).toBe('done');
+  });
+
+  it('that fail before the start are the application’s failure, and leave the key free', async () => {
+    recorder.onBeforeStart = () => {
+      throw new Error('not now');
+    };
+    const failed = await bench.run(() => 'never', { key: 'one' });
+    expect(failed.status).toBe(500);
+    expect(failed.json()).toMatchObject({ code: 'IDEMPOTENCY_RESPONSE_FAILED' });
+    expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+    recorder.onBeforeStart = swallow;
+    expect((await bench.run(() => 'done', { key: 'one' })).text).toBe('done');
+  });
+
+  it('may take longer before the start than a claim may', async () => {
+    const startedAt = performance.now();
+    recorder.onBeforeStart = () => eventually(() => performance.now() - startedAt > 800);
+    expect((await bench.run(({ orders }) => orders.save(order('kept')))).status).toBe(201);
+    expect(await bench.items()).toEqual(['kept']);
+  });
+
+  it('hear of the rollback before the client does, also when the handler returns meanwhile', async () => {
+    const rollingBack = deferred();
+    const milestones: string[] = [];
+    recorder.onBeforeRollback = async () => {
+      rollingBack.resolve();
+      // Time enough for an answer that does not wait.
+      for (let look = 0; look < 5; look++) await bench.run(() => 'looked', { route: 'plain' });
+      milestones.push('rolled back');
+    };
+    const answer = await bench.run(
+      async ({ orders, respondWith }) => {
+        await orders.save(order('undone'));
+        await rollingBack.promise;
+        respondWith(201);
+      },
+      { route: 'brief' },
+    );
+    milestones.push('answered');
+    expect(answer.json()).toMatchObject({ code: 'IDEMPOTENCY_MAX_DURATION_EXCEEDED' });
+    expect(milestones).toEqual(['rolled back', 'answered']);
   });
 
   it('that fail after the end change nothing', async () => {

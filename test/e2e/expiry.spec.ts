@@ -45,7 +45,13 @@ describe.each(ADAPTERS)('expired records (%s)', (adapter) => {
       if (chunk.includes(LOCK_NOT_AVAILABLE)) lockTimeouts += 1;
       return 'forward';
     });
-    app = await startApp({ adapter, databaseUrl: proxy.url(database.url), controllers: [OrdersController] });
+    app = await startApp({
+      adapter,
+      databaseUrl: proxy.url(database.url),
+      controllers: [OrdersController],
+      // So that a 409 is the answer of a claim and not of the time that a duplicate waits.
+      idempotency: { whenInProgress: 'reject' },
+    });
   });
 
   afterEach(async () => {

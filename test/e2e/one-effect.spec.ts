@@ -43,7 +43,11 @@ describe.each(ADAPTERS)('one effect (%s)', (adapter) => {
   });
 
   const order = (instance: number, key: string): ReturnType<typeof postJson> =>
-    postJson(`${instances[instance % 2]!.url}/orders`, { item: 'book', price: 10 }, { 'Idempotency-Key': key });
+    postJson(
+      `${instances[instance % 2]!.url}/orders`,
+      { item: 'book', price: 10 },
+      { 'Idempotency-Key': key },
+    );
 
   it('runs once and replays to the retry', async () => {
     const first = await order(0, 'key-1');
@@ -59,7 +63,9 @@ describe.each(ADAPTERS)('one effect (%s)', (adapter) => {
 
   it('runs once for 50 identical requests at once through two instances', async () => {
     const answers = await Promise.all(Array.from({ length: 50 }, (_, index) => order(index, 'double-click')));
-    const originals = answers.filter(({ status, headers }) => status === 201 && !headers['idempotency-replayed']);
+    const originals = answers.filter(
+      ({ status, headers }) => status === 201 && !headers['idempotency-replayed'],
+    );
     const others = answers.filter((answer) => !originals.includes(answer));
     expect(originals).toHaveLength(1);
     for (const { status, text, headers } of others) {

@@ -8,6 +8,7 @@ import { postJson, sendRequest } from '../helpers/http.js';
 
 const SETTINGS = `SELECT current_setting('lock_timeout') AS lock, current_setting('statement_timeout') AS statement,
                          current_setting('idle_in_transaction_session_timeout') AS idle`;
+const ISOLATION = `SELECT current_setting('transaction_isolation') AS level`;
 
 @Controller('settings')
 class SettingsController {
@@ -23,6 +24,12 @@ class SettingsController {
   inside(): Promise<unknown> {
     return this.dataSource.query(SETTINGS);
   }
+
+  @Post('isolation')
+  @Idempotent()
+  isolation(): Promise<unknown> {
+    return this.dataSource.query(ISOLATION);
+  }
 }
 
 describe.each(ADAPTERS)('session settings (%s)', (adapter) => {
@@ -34,7 +41,8 @@ describe.each(ADAPTERS)('session settings (%s)', (adapter) => {
     const extra = { options: '-c lock_timeout=7000' };
     // One connection, so that what a handler leaves behind is seen.
     const options = { adapter, databaseUrl: database.url, controllers: [SettingsController], poolSize: 1 };
-    app = await startApp({ ...options, typeorm: { extra } });
+    // TypeORM 1 has an isolation level for a whole DataSource.
+    app = await startApp({ ...options, typeorm: { extra, isolationLevel: 'REPEATABLE READ' } });
   });
 
   afterAll(async () => {
@@ -50,5 +58,10 @@ describe.each(ADAPTERS)('session settings (%s)', (adapter) => {
     expect(inside.json()).toEqual([{ lock: '7s', statement: '45s', idle: '45s' }]);
     expect(before.json()).toEqual([{ lock: '7s', statement: '0', idle: '0' }]);
     expect(after.json()).toEqual(before.json());
+  });
+
+  it("runs at the DataSource's isolation level where nothing else is asked for", async () => {
+    const answer = await postJson(`${app.url}/settings/isolation`, {}, { 'Idempotency-Key': 'isolation' });
+    expect(answer.json()).toEqual([{ level: 'repeatable read' }]);
   });
 });

@@ -2,11 +2,11 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { dirname, join, relative } from 'node:path';
-import ts from 'typescript';
 import { runTypeScript, type TypeScriptProcess } from '../helpers/child-process.js';
 import { eventually } from '../helpers/conditions.js';
 import { createEmptyDatabase, type TestDatabase } from '../helpers/database.js';
 import { sendRequest, type HttpResponse } from '../helpers/http.js';
+import { typeErrors } from '../helpers/type-check.js';
 
 /** The code blocks of the README that name their file in the first line. */
 function filesOf(markdown: string): Map<string, string> {
@@ -16,7 +16,7 @@ function filesOf(markdown: string): Map<string, string> {
 
 /** The request of the README's curl command. */
 function requestOf(markdown: string): { path: string; headers: Record<string, string>; body: string } {
-  const command = /```sh\ncurl (.*?)```/s.exec(markdown)![1]!.replace(/\\\n/g, ' ');
+  const command = /```sh\ncurl ([^`]*localhost:3000[^`]*)```/.exec(markdown)![1]!.replace(/\\\n/g, ' ');
   const headers = [...command.matchAll(/-H '([^:]+): ([^']+)'/g)].map(([, name, value]) => [name!, value!]);
   const path = /localhost:3000(\/\S+)/.exec(command)![1]!;
   return { path, headers: Object.fromEntries(headers), body: /-d '([^']+)'/.exec(command)![1]! };
@@ -28,21 +28,6 @@ async function freePort(): Promise<number> {
   const { port } = server.address() as AddressInfo;
   await new Promise((resolve) => server.close(resolve));
   return port;
-}
-
-function typeErrors(files: readonly string[]): string[] {
-  const { config } = ts.readConfigFile('tsconfig.json', (path) => ts.sys.readFile(path)) as {
-    config: object;
-  };
-  const { options } = ts.parseJsonConfigFileContent(
-    { ...config, include: [], files: [] },
-    ts.sys,
-    process.cwd(),
-  );
-  const program = ts.createProgram([...files], { ...options, noEmit: true });
-  return ts
-    .getPreEmitDiagnostics(program)
-    .map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, '\n'));
 }
 
 describe('the quick start of the README', () => {

@@ -1,0 +1,268 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterCommit, outside } from 'nestjs-pg-idempotency';
+import { Client } from 'pg';
+import { DataSource } from 'typeorm';
+import { lockNumber } from '../../lib/core/identity.js';
+import { ADAPTERS, type TestApp } from '../helpers/app.js';
+import { deferred, eventually } from '../helpers/conditions.js';
+import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
+import { postJson, type HttpResponse } from '../helpers/http.js';
+import { LEASE, Stage, startLeaseApp, type Props, type Route } from '../helpers/lease-app.js';
+import { expectProblem, expectReplay, leaseRow } from '../helpers/leases.js';
+import { createShop } from '../helpers/shop.js';
+
+/** The adapters do not differ where the database decides: each level is tried on one of them at least. */
+const CASES = [
+  ...ADAPTERS.map((adapter) => [adapter, 'read committed'] as const),
+  ['express', 'repeatable read'] as const,
+  ['fastify', 'serializable'] as const,
+];
+
+describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
+  let database: TestDatabase;
+  let app: TestApp;
+  let stage: Stage;
+  let handler: Stage['handler'];
+  const clients: Client[] = [];
+
+  beforeAll(async () => {
+    database = await createTestDatabase();
+    await createShop(database);
+    stage = new Stage();
+    ({ handler } = stage);
+    app = await startLeaseApp(
+      {
+        adapter,
+        databaseUrl: database.url,
+        typeorm: { extra: { options: `-c default_transaction_isolation=${isolation.replace(' ', '\\ ')}` } },
+      },
+      stage,
+    );
+  });
+
+  afterEach(async () => {
+    await Promise.all(clients.splice(0).map((client) => client.end()));
+    for (const place of ['handler', 'transaction', 'end']) stage.open(place);
+    stage.handler = handler;
+    stage.milestones.length = 0;
+    await database.query('TRUNCATE orders, idempotency_records');
+  });
+
+  afterAll(async () => {
+    await app.close();
+    await database.drop();
+  });
+
+  const send = (key: string, route: Route = 'refuse'): Promise<HttpResponse> =>
+    postJson(`${app.url}/${route}`, {}, { 'Idempotency-Key': key });
+
+  const items = async (): Promise<string[]> =>
+    (await database.query<{ item: string }>('SELECT item FROM orders ORDER BY id')).map(({ item }) => item);
+
+  const connected = async (): Promise<Client> => {
+    const client = new Client({ connectionString: database.url });
+    clients.push(client);
+    await client.connect();
+    return client;
+  };
+
+  const untilInside = (): Promise<unknown> => eventually(() => stage.milestones.includes('wrote'));
+
+  it(`runs at ${isolation}`, async () => {
+    stage.handler = ({ execution }) =>
+      execution.transaction((manager) => manager.query('SHOW transaction_isolation'));
+    expect((await send('level')).json()).toEqual([{ transaction_isolation: isolation }]);
+  });
+
+  it('does not keep the lease from being extended', async () => {
+    stage.close('transaction');
+    const answer = send('extended');
+    await untilInside();
+    const begun = (await leaseRow(database, 'extended'))!.locked_until!;
+    await eventually(async () => {
+      const { locked_until: lockedUntil } = (await leaseRow(database, 'extended'))!;
+      return lockedUntil!.getTime() > begun.getTime() + 2 * LEASE;
+    });
+    expect(await openTransactions(database)).toHaveLength(1);
+    stage.open('transaction');
+    expect((await answer).status).toBe(201);
+  });
+
+  it('does not keep duplicates waiting', async () => {
+    stage.close('transaction');
+    const answer = send('asked-for');
+    await untilInside();
+    const other = await startLeaseApp({ adapter, databaseUrl: database.url }, new Stage());
+    const duplicate = await postJson(`${other.url}/refuse`, {}, { 'Idempotency-Key': 'asked-for' });
+    expectProblem(duplicate, 409, 'IDEMPOTENCY_IN_PROGRESS');
+    expect(await openTransactions(database)).toHaveLength(1);
+    stage.open('transaction');
+    expect((await answer).status).toBe(201);
+    await other.close();
+  });
+
+  it('sees a takeover that was under way when it began', async () => {
+    // The lock number and the lock are what a takeover holds while it runs.
+    const rival = await connected();
+    stage.close('handler');
+    const answer = send('overtaken');
+    await eventually(() => stage.milestones.length > 0);
+    const { rows } = await rival.query<{ client: string; endpoint: string; key: string }>(
+      'SELECT client, endpoint, key FROM idempotency_records',
+    );
+    await rival.query('BEGIN');
+    await rival.query('SELECT pg_advisory_xact_lock($1::bigint)', [
+      lockNumber('"idempotency_records"', rows[0]!),
+    ]);
+    stage.open('handler');
+    await eventually(async () => (await waiting(database, 'advisory')).length === 1);
+    await rival.query('UPDATE idempotency_records SET owner_token = gen_random_uuid(), attempt = 2');
+    await rival.query('COMMIT');
+    expectProblem(await answer, 503, 'IDEMPOTENCY_LEASE_LOST');
+    expect(await items()).toEqual([]);
+    expect(await leaseRow(database, 'overtaken')).toMatchObject({ status: 'processing', attempt: 2 });
+  });
+
+  it('commits whatever happens to the lease once it holds the fence', async () => {
+    stage.close('transaction');
+    const answer = send('holding', 'rerun');
+    await untilInside();
+    await database.query(
+      `UPDATE idempotency_records SET locked_until = clock_timestamp() - interval '1 second'`,
+    );
+    const other = new Stage();
+    const rival = await startLeaseApp({ adapter, databaseUrl: database.url }, other);
+    expectProblem(
+      await postJson(`${rival.url}/rerun`, {}, { 'Idempotency-Key': 'holding' }),
+      409,
+      'IDEMPOTENCY_IN_PROGRESS',
+    );
+    stage.open('transaction');
+    const first = await answer;
+    expect(first.status).toBe(201);
+    expectReplay(await postJson(`${rival.url}/rerun`, {}, { 'Idempotency-Key': 'holding' }), first);
+    expect(other.milestones).toEqual([]);
+    await rival.close();
+  });
+
+  it('is undone when its work throws, and the handler may go on', async () => {
+    stage.handler = async ({ execution, orders }: Props) => {
+      const failed = execution.transaction(async () => {
+        await orders.save({ item: 'undone', price: 1 });
+        throw new Error('no');
+      });
+      await expect(failed).rejects.toThrow('no');
+      return execution.transaction(() => orders.save({ item: 'kept', price: 1 }));
+    };
+    expect((await send('undone')).status).toBe(201);
+    expect(await items()).toEqual(['kept']);
+  });
+
+  it('does not exclude another one of the same owner', async () => {
+    stage.handler = async ({ execution, orders }: Props) => {
+      const [one, two] = [deferred(), deferred()];
+      const both = (item: string, own: typeof one, other: typeof one): Promise<unknown> =>
+        execution.transaction(async () => {
+          await orders.insert({ item, price: 1 });
+          own.resolve();
+          await other.promise;
+        });
+      await Promise.all([both('one', one, two), both('two', two, one)]);
+      return {};
+    };
+    expect((await send('both')).status).toBe(201);
+    expect((await items()).sort()).toEqual(['one', 'two']);
+  });
+
+  it('takes in another one that is begun inside it, which undoes only its own when it fails', async () => {
+    stage.handler = async ({ execution, orders }: Props) => {
+      await execution.transaction(async () => {
+        await orders.insert({ item: 'outer', price: 1 });
+        await execution.transaction(() => orders.insert({ item: 'inner', price: 1 }));
+        const failed = execution.transaction(async () => {
+          await orders.insert({ item: 'undone', price: 1 });
+          throw new Error('no');
+        });
+        await expect(failed).rejects.toThrow('no');
+        // None of it is there for others before the outer one commits.
+        expect(await outside(() => orders.count())).toBe(0);
+      });
+      return {};
+    };
+    expect((await send('nested')).status).toBe(201);
+    expect(await items()).toEqual(['outer', 'inner']);
+  });
+
+  it('takes in what goes through the DataSource, nested transactions and work for after its COMMIT', async () => {
+    const seen: unknown[] = [];
+    stage.handler = async ({ execution, orders }: Props) => {
+      await execution.transaction(async (manager) => {
+        const dataSource = app.app.get(DataSource);
+        await manager.insert('orders', { item: 'manager', price: 1 });
+        await dataSource.transaction((nested) => nested.insert('orders', { item: 'nested', price: 1 }));
+        afterCommit(async () => void seen.push(await outside(() => orders.count())));
+        seen.push(await outside(() => orders.count()));
+      });
+      await eventually(() => seen.length === 2);
+      return { attempt: execution.attempt };
+    };
+    expect((await send('ambient')).json()).toEqual({ attempt: 1 });
+    expect(seen).toEqual([0, 2]);
+  });
+
+  it('is refused once the handler has ended', async () => {
+    let late: Promise<unknown> | undefined;
+    const ended = deferred();
+    stage.handler = ({ execution, orders }: Props) => {
+      late = ended.promise.then(() => execution.transaction(() => orders.save({ item: 'late', price: 1 })));
+      return Promise.resolve({});
+    };
+    expect((await send('late')).status).toBe(201);
+    ended.resolve();
+    await expect(late).rejects.toThrow('IDEMPOTENCY_LEASE_LOST');
+    expect(await items()).toEqual([]);
+  });
+
+  it('says that there is no manager outside of it', async () => {
+    stage.handler = ({ execution }: Props) => Promise.resolve(execution.manager);
+    expect((await send('manager')).status).toBe(500);
+    stage.handler = async ({ execution }: Props) => {
+      expect(() => execution.manager).toThrow('execution.transaction(work)');
+      return Promise.resolve({});
+    };
+    expect((await send('manager-2')).status).toBe(201);
+  });
+
+  it('records its answer although an extension is under way', async () => {
+    const locker = await connected();
+    stage.close('end');
+    const answer = send('crossing');
+    await eventually(() => stage.milestones.includes('left'));
+    await locker.query('BEGIN');
+    await locker.query('SELECT FROM idempotency_records FOR UPDATE');
+    // The extension waits for the row, then the completion behind it.
+    await eventually(async () => (await waiting(database, 'transactionid')).length === 1);
+    stage.open('end');
+    await eventually(async () => (await waiting(database, undefined)).length === 2);
+    await locker.query('COMMIT');
+    const first = await answer;
+    expect(first.status).toBe(201);
+    expectReplay(await send('crossing'), first);
+  });
+});
+
+async function openTransactions(database: TestDatabase): Promise<unknown[]> {
+  return database.query(
+    `SELECT pid FROM pg_stat_activity
+      WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'idle in transaction'`,
+  );
+}
+
+/** Backends of this database that wait for a lock. */
+async function waiting(database: TestDatabase, event: string | undefined): Promise<unknown[]> {
+  return database.query(
+    `SELECT pid FROM pg_stat_activity
+      WHERE datname = current_database() AND wait_event_type = 'Lock' AND ($1::text IS NULL OR wait_event = $1)`,
+    [event],
+  );
+}
