@@ -8,6 +8,7 @@ import type { OutcomeUnknownPolicy } from './reconcile.js';
 import { recordedFrom } from './settled-response.js';
 import type { Claim, ClaimOutcome, Execution, IdempotencyStore, UnresolvedAttempt } from './store.js';
 import { TrackedExecution } from './tracked-execution.js';
+import { inTime } from './in-time.js';
 import { pauseBefore, retryAfter } from './waiting.js';
 
 /** What is to be done with a request. */
@@ -181,7 +182,8 @@ export class IdempotencyEngine {
     const deriveKey = (name: string): string => derivedKey(identity, name);
     try {
       const asked = handler({ ...identity, attempt: attempt.attempt, createdAt, deriveKey });
-      const found = await within(claim.maxDuration, asked);
+      // One that hangs must not keep its identity for ever.
+      const found = await inTime(claim.maxDuration, 'the reconcile handler', asked);
       if (found.outcome === 'released') return { kind: 'run', execution };
       if (found.outcome === 'completed') {
         const response = recordedFrom(found.response);
@@ -236,22 +238,6 @@ function unresolved(attempt: number): Extract<Decision, { kind: 'reject' }> {
       `Attempt ${attempt} began and its outcome is not known: it may have taken effect. The request is not run again ` +
       'until the outcome is settled.',
   });
-}
-
-/** A reconcile handler that hangs must not keep its identity for ever. */
-async function within<T>(milliseconds: number, work: T | Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new Error(`the reconcile handler took more than ${milliseconds} ms`)),
-      milliseconds,
-    );
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function where({ identity: { client, endpoint } }: Claim): { client: string; endpoint: string } {
