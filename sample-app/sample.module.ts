@@ -3,7 +3,10 @@ import { TypeOrmModule } from '@nestjs/typeorm';
 import { clientFromUser, IdempotencyModule } from 'nestjs-pg-idempotency';
 import { dataSourceOptions } from './database/data-source-options.js';
 import { SeedModule } from './database/seed.module.js';
+import { ChargesModule } from './charges/charges.module.js';
 import { RewardsModule } from './rewards/rewards.module.js';
+import { ShippingModule } from './shipping/shipping.module.js';
+import { SupportModule } from './support/support.module.js';
 
 /** The whole sample application. Each API is a module of its own, with its own rules for idempotency keys. */
 @Module({})
@@ -17,7 +20,10 @@ export class SampleModule {
         // Guards put whoever they recognised on `request.user`, and the keys are theirs.
         IdempotencyModule.forRoot({ client: clientFromUser((user: { id: string }) => user.id) }),
         SeedModule,
+        ChargesModule,
         RewardsModule,
+        ShippingModule,
+        SupportModule,
       ],
     };
   }

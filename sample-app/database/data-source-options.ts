@@ -1,6 +1,6 @@
 import type { TypeOrmModuleOptions } from '@nestjs/typeorm';
 import { idempotencyMigrations } from 'nestjs-pg-idempotency/migrations';
-import { CreateRewards1767312000000 } from './migrations/1767312000000-create-rewards.js';
+import { MIGRATIONS } from './migrations/index.js';
 
 /** How the application connects, and what its schema is made of. The entities come with their modules. */
 export function dataSourceOptions(url: string): TypeOrmModuleOptions {
@@ -8,7 +8,7 @@ export function dataSourceOptions(url: string): TypeOrmModuleOptions {
     type: 'postgres',
     url,
     autoLoadEntities: true,
-    migrations: [...idempotencyMigrations(), CreateRewards1767312000000],
+    migrations: [...idempotencyMigrations(), ...MIGRATIONS],
     migrationsRun: true,
     // gen_random_uuid() is part of PostgreSQL: no extension is needed for it, nor the right to create one.
     uuidExtension: 'pgcrypto',

@@ -25,5 +25,11 @@ export const SEEDED_CLIENTS: readonly SeededClient[] = [
 /** What each client's wallet holds at first. */
 export const SEEDED_WALLET = { balance: '10000.00', currency: 'USD' } as const;
 
+/** What each client's cart holds at first. */
+export const SEEDED_CART = [
+  { productId: 123, denomination: 25, quantity: 2 },
+  { productId: 123, denomination: 50, quantity: 1 },
+] as const;
+
 /** What can be ordered. */
 export const SEEDED_PRODUCTS = [{ id: 123, name: 'Gift card', denominations: [25, 50, 100] }];

@@ -17,3 +17,10 @@ export function normaliseMoney(amount: string): string {
 export function multiplyMoney(units: number, times: number): string {
   return `${BigInt(units) * BigInt(times)}.00`;
 }
+
+/** The sum of amounts with two decimals. */
+export function sumMoney(amounts: readonly string[]): string {
+  const cents = amounts.reduce((sum, amount) => sum + BigInt(amount.replace('.', '')), 0n);
+  const digits = cents.toString().padStart(3, '0');
+  return `${digits.slice(0, -2)}.${digits.slice(-2)}`;
+}

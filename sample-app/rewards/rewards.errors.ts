@@ -6,13 +6,13 @@ export function formatRewardsError(error: IdempotencyError): FormattedError {
     case 'IDEMPOTENCY_KEY_REQUIRED':
       return nested(
         error.code,
-        `${error.source} header is required for this operation`,
-        `Include a unique ${error.source} header (${error.minLength}-${error.maxLength} characters)`,
+        `${error.source.name} header is required for this operation`,
+        `Include a unique ${error.source.name} header (${error.minLength}-${error.maxLength} characters)`,
       );
     case 'IDEMPOTENCY_KEY_TOO_SHORT':
-      return nested(error.code, `${error.source} must be at least ${error.minLength} characters`);
+      return nested(error.code, `${error.source.name} must be at least ${error.minLength} characters`);
     case 'IDEMPOTENCY_KEY_TOO_LONG':
-      return nested(error.code, `${error.source} must be at most ${error.maxLength} characters`);
+      return nested(error.code, `${error.source.name} must be at most ${error.maxLength} characters`);
     case 'IDEMPOTENCY_KEY_REUSED':
       return {
         body: {

@@ -1,7 +1,9 @@
 import { Module } from '@nestjs/common';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import { ApiClient } from './auth/api-client.entity.js';
-import { ApiKeyGuard } from './auth/api-key.guard.js';
+import { AuthModule } from '../auth/auth.module.js';
+import { CartItem } from './cart/cart-item.entity.js';
+import { CartController } from './cart/cart.controller.js';
+import { CartService } from './cart/cart.service.js';
 import { Order } from './orders/order.entity.js';
 import { OrdersController } from './orders/orders.controller.js';
 import { OrdersService } from './orders/orders.service.js';
@@ -13,10 +15,10 @@ import { WalletController } from './wallet/wallet.controller.js';
 import { Wallet } from './wallet/wallet.entity.js';
 import { WalletService } from './wallet/wallet.service.js';
 
-/** The rewards API: orders and payouts, paid out of the client's wallet. */
+/** The rewards API: orders, payouts and carts, paid out of the client's wallet. */
 @Module({
-  imports: [TypeOrmModule.forFeature([ApiClient, Order, Payout, Product, Wallet])],
-  controllers: [OrdersController, PayoutsController, WalletController],
-  providers: [ApiKeyGuard, OrdersService, PayoutsService, WalletService],
+  imports: [AuthModule, TypeOrmModule.forFeature([CartItem, Order, Payout, Product, Wallet])],
+  controllers: [CartController, OrdersController, PayoutsController, WalletController],
+  providers: [CartService, OrdersService, PayoutsService, WalletService],
 })
 export class RewardsModule {}

@@ -1,5 +1,5 @@
 import { Column, CreateDateColumn, Entity, ForeignKey, Index, PrimaryGeneratedColumn } from 'typeorm';
-import { ApiClient } from '../auth/api-client.entity.js';
+import { ApiClient } from '../../auth/api-client.entity.js';
 import { MONEY_COLUMN } from '../money.js';
 import { Product } from '../products/product.entity.js';
 

@@ -1,15 +1,15 @@
 import { Body, Controller, Get, Post, UseGuards } from '@nestjs/common';
 import { Idempotent } from 'nestjs-pg-idempotency';
-import { ApiKeyGuard } from '../auth/api-key.guard.js';
-import { ClientId } from '../auth/client-id.decorator.js';
+import { ApiSecretGuard } from '../../auth/api-secret.guard.js';
+import { ClientId } from '../../auth/client-id.decorator.js';
 import { REWARDS_IDEMPOTENCY } from '../rewards.idempotency.js';
 import { CreateOrderDto } from './create-order.dto.js';
 import { orderResponse, type OrderResponse } from './order-response.js';
 import { OrdersService } from './orders.service.js';
 
-/** `/api/v1/orders` */
-@Controller('api/v1/orders')
-@UseGuards(ApiKeyGuard)
+/** `/api/v1/orders`, and the same from the client portal: each path is an endpoint of its own. */
+@Controller(['api/v1/orders', 'client/api/orders'])
+@UseGuards(ApiSecretGuard)
 export class OrdersController {
   constructor(private readonly orders: OrdersService) {}
 

@@ -1,12 +1,12 @@
 import { Controller, Get, UseGuards } from '@nestjs/common';
-import { ApiKeyGuard } from '../auth/api-key.guard.js';
-import { ClientId } from '../auth/client-id.decorator.js';
+import { ApiSecretGuard } from '../../auth/api-secret.guard.js';
+import { ClientId } from '../../auth/client-id.decorator.js';
 import type { Wallet } from './wallet.entity.js';
 import { WalletService } from './wallet.service.js';
 
 /** `/api/v1/wallet` */
 @Controller('api/v1/wallet')
-@UseGuards(ApiKeyGuard)
+@UseGuards(ApiSecretGuard)
 export class WalletController {
   constructor(private readonly wallets: WalletService) {}
 

@@ -1,5 +1,5 @@
 import { Check, Column, Entity, ForeignKey, PrimaryColumn } from 'typeorm';
-import { ApiClient } from '../auth/api-client.entity.js';
+import { ApiClient } from '../../auth/api-client.entity.js';
 import { MONEY_COLUMN } from '../money.js';
 
 /** What a client can spend. */

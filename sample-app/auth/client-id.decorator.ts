@@ -4,6 +4,6 @@ import type { AuthenticatedRequest } from './authenticated-request.js';
 /** Id of the client that the guard recognised. */
 export const ClientId = createParamDecorator((_data: undefined, context: ExecutionContext) => {
   const { user } = context.switchToHttp().getRequest<AuthenticatedRequest>();
-  if (user === undefined) throw new Error('@ClientId() needs the ApiKeyGuard on its route');
+  if (user === undefined) throw new Error('@ClientId() needs a guard of this folder on its route');
   return user.id;
 });

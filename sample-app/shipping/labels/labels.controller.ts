@@ -1,0 +1,28 @@
+import { Body, Controller, Param, Post, UseFilters, UseGuards } from '@nestjs/common';
+import { Idempotent } from 'nestjs-pg-idempotency';
+import { ApiKeyGuard } from '../../auth/api-key.guard.js';
+import { ClientId } from '../../auth/client-id.decorator.js';
+import { EnvelopeFilter } from '../envelope.filter.js';
+import { success, type Envelope } from '../envelope.js';
+import { KeyedDto } from '../keyed.dto.js';
+import { SHIPPING_IDEMPOTENCY } from '../shipping.idempotency.js';
+import { LabelsService } from './labels.service.js';
+
+/** `/api/v1/labels/…` */
+@Controller('api/v1/labels')
+@UseGuards(ApiKeyGuard)
+@UseFilters(EnvelopeFilter)
+export class LabelsController {
+  constructor(private readonly labels: LabelsService) {}
+
+  /** The same key for another label is a different request: the endpoint is the route, the path counts besides. */
+  @Post(':id/reprint')
+  @Idempotent(SHIPPING_IDEMPOTENCY)
+  async reprint(
+    @ClientId() clientId: string,
+    @Param('id') labelId: string,
+    @Body() _body: KeyedDto,
+  ): Promise<Envelope<{ labelId: string; printCount: number }>> {
+    return success({ labelId, printCount: await this.labels.print(clientId, labelId) });
+  }
+}
