@@ -1,5 +1,6 @@
 import { Catch, HttpException, HttpStatus, type ArgumentsHost, type ExceptionFilter } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
+import { IdempotencyException } from 'nestjs-pg-idempotency';
 import { failure } from './envelope.js';
 import { ShippingException } from './shipping.exception.js';
 
@@ -9,11 +10,15 @@ export class EnvelopeFilter implements ExceptionFilter<HttpException> {
   constructor(private readonly host: HttpAdapterHost) {}
 
   catch(exception: HttpException, host: ArgumentsHost): void {
-    const status = exception.getStatus();
-    const code = exception instanceof ShippingException ? exception.code : codeOf(status);
-    const body = failure(code, messageOf(exception));
-    this.host.httpAdapter.reply(host.switchToHttp().getResponse(), body, status);
+    this.host.httpAdapter.reply(host.switchToHttp().getResponse(), bodyOf(exception), exception.getStatus());
   }
+}
+
+function bodyOf(exception: HttpException): object {
+  // It comes as the formatter of these routes has written it.
+  if (exception instanceof IdempotencyException) return exception.problem.body;
+  const code = exception instanceof ShippingException ? exception.code : codeOf(exception.getStatus());
+  return failure(code, messageOf(exception));
 }
 
 /** Such as `BAD_REQUEST`. */
