@@ -17,9 +17,14 @@ import {
 import { LONGEST_TIMEOUT_MS, parseDuration } from './core/duration.js';
 import { MAX_IDENTITY_BYTES } from './core/identity.js';
 import { isNeverStored } from './core/unstored-headers.js';
+import { isExchangeable } from './http/replay-status.js';
 
 /** Undefined means the default; null is an error, unlike with class-validator's own IsOptional. */
 const Optional = (): PropertyDecorator => ValidateIf((_, value: unknown) => value !== undefined);
+
+/** The same for what can be switched off by false. */
+const OrFalse = (): PropertyDecorator =>
+  ValidateIf((_, value: unknown) => value !== undefined && value !== false);
 
 const check = (name: string, message: string, validate: (value: unknown) => boolean): PropertyDecorator =>
   ValidateBy({ name, validator: { validate, defaultMessage: () => message } });
@@ -34,8 +39,10 @@ const IsDuration = (longest = Number.MAX_SAFE_INTEGER): PropertyDecorator =>
 const IsFunction = (what: string): PropertyDecorator =>
   check('isFunction', `must be ${what}`, (value) => typeof value === 'function');
 
+const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+
 const IsHeaderName = (each = false): PropertyDecorator =>
-  Matches(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, {
+  Matches(HEADER_NAME, {
     each,
     message: 'must be a header name (RFC 9110, section 5.1)',
   });
@@ -51,8 +58,30 @@ const IsIdentifier = (longest: number): PropertyDecorator =>
       !value.includes('\0'),
   );
 
+/** Whether a header means something to HTTP in every response, or goes with errors. */
+const isTaken = (name: string): boolean =>
+  isNeverStored(name) || name.startsWith('content-') || ['retry-after', 'link', 'location'].includes(name);
+
+const IsOwnHeader = (): PropertyDecorator =>
+  check(
+    'isOwnHeader',
+    'must be false or a header name (RFC 9110, section 5.1), and none that HTTP or an error of this library needs, such ' +
+      'as Set-Cookie, Connection, Content-Type or Retry-After',
+    (value) =>
+      value === false ||
+      (typeof value === 'string' && HEADER_NAME.test(value) && !isTaken(value.toLowerCase())),
+  );
+
 class KeySchema {
   @Optional() @IsHeaderName() header?: string;
+  @Optional()
+  @check(
+    'isField',
+    'must be the name of a top-level field of the body, without a dot; for another place, use "key.from"',
+    (value) => typeof value === 'string' && value !== '' && !value.includes('.'),
+  )
+  body?: string;
+  @Optional() @IsFunction('a function of the request that returns the key or undefined') from?: unknown;
   @Optional() @IsInt() @Min(1) @Max(MAX_IDENTITY_BYTES.key) minLength?: number;
   @Optional() @IsInt() @Min(1) @Max(MAX_IDENTITY_BYTES.key) maxLength?: number;
   @Optional()
@@ -103,6 +132,20 @@ class ResponseSchema {
 
 class AnswersSchema {
   @Optional() @IsIn([409, 425, 503]) inProgress?: number;
+  @Optional() @IsIn([422, 409]) reused?: number;
+  @Optional()
+  @check(
+    'isReplay',
+    "must be 'original' or a status from 200 to 299 but 204, 205 and 206, which say how the body is sent",
+    (value) => value === 'original' || isExchangeable(value),
+  )
+  replay?: unknown;
+}
+
+class ResponseHeadersSchema {
+  @Optional() @IsOwnHeader() key?: unknown;
+  @Optional() @IsOwnHeader() replayed?: unknown;
+  @Optional() @IsOwnHeader() createdAt?: unknown;
 }
 
 class PurgeSchema {
@@ -138,6 +181,7 @@ class RouteDefaultsSchema {
   })
   whenInProgress?: unknown;
   @Optional() @ValidateNested() answers?: AnswersSchema;
+  @OrFalse() @ValidateNested() responseHeaders?: ResponseHeadersSchema | false;
   @Optional() @IsIn(['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE']) isolation?: string;
 }
 
@@ -181,9 +225,7 @@ export class ModuleOptionsSchema extends RouteDefaultsSchema {
     return (typeof value === 'string' && value !== '') || (typeof value === 'object' && value !== null);
   })
   dataSource?: unknown;
-  @ValidateIf((_, value: unknown) => value !== undefined && value !== false)
-  @ValidateNested()
-  purge?: PurgeSchema | false;
+  @OrFalse() @ValidateNested() purge?: PurgeSchema | false;
   @Optional() @IsBoolean() allowAsynchronousCommit?: boolean;
 }
 
@@ -194,5 +236,6 @@ export const NESTED_SCHEMAS: Readonly<Record<string, new () => object>> = {
   response: ResponseSchema,
   'response.headers': HeadersSchema,
   answers: AnswersSchema,
+  responseHeaders: ResponseHeadersSchema,
   purge: PurgeSchema,
 };

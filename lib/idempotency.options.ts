@@ -22,10 +22,17 @@ export type ClientResolver<Request = never> = (
   context: ExecutionContext,
 ) => string | undefined | Promise<string | undefined>;
 
-/** Where the key is and what it must be like. Lengths are in characters. */
-export interface KeyOptions {
-  /** Name of the header. Default: `Idempotency-Key`. */
-  readonly header?: string;
+/**
+ * Finds the key of a request, such as a webhook's event id, or undefined where there is none. What it throws goes to the
+ * application's exception filters. `request` is the adapter's own (Express' or Fastify's) request.
+ */
+export type KeyReader<Request = never> = (
+  request: Request,
+  context: ExecutionContext,
+) => string | undefined | Promise<string | undefined>;
+
+/** What a key must be like, wherever it is found. Lengths are in characters. */
+export interface KeyRuleOptions {
   /** Shortest key accepted. Default: 1. */
   readonly minLength?: number;
   /** Longest key accepted, at most 1024. Default: 256. */
@@ -35,6 +42,33 @@ export interface KeyOptions {
   /** Whether a request without a key is refused; if not, it runs unprotected. Default: true. */
   readonly required?: boolean;
 }
+
+/**
+ * Where the key is: one of the three. That of a route takes the place of that of the module, whichever it is.
+ * Default: the header `Idempotency-Key`.
+ */
+export type KeySourceOptions =
+  | {
+      /** Name of the header, whose value may be bare or a quoted string (RFC 8941). */
+      readonly header?: string;
+      readonly body?: undefined;
+      readonly from?: undefined;
+    }
+  | {
+      readonly header?: undefined;
+      /** Name of a top-level field of the parsed body; the field is no part of the fingerprint. */
+      readonly body: string;
+      readonly from?: undefined;
+    }
+  | {
+      readonly header?: undefined;
+      readonly body?: undefined;
+      /** A function of the request. */
+      readonly from: KeyReader;
+    };
+
+/** Where the key is and what it must be like. */
+export type KeyOptions = KeyRuleOptions & KeySourceOptions;
 
 /** What makes a retry the same request. Method, concrete path, query and media type always count. */
 export interface FingerprintOptions<Request = never> {
@@ -85,6 +119,27 @@ export type ErrorFormatter = (error: IdempotencyError) => FormattedError;
 export interface AnswerOptions {
   /** For a duplicate of a request that is still running: 409, 425 or 503. Default: 409. */
   readonly inProgress?: 409 | 425 | 503;
+  /** For a key that was used for a different request: 422 or 409. Default: 422. */
+  readonly reused?: 422 | 409;
+  /**
+   * For a replay: that of the original, or a status from 200 to 299 but 204, 205 and 206, which say how the body is sent.
+   * It takes the place of an original's that could be given here; all others, and errors above all, stay what they were.
+   * Default: `'original'`.
+   */
+  readonly replay?: 'original' | number;
+}
+
+/**
+ * Names of the response headers that tell of idempotency, or false for those that are not sent. No two may be alike, and
+ * none may be one of HTTP's own such as `Content-Type`.
+ */
+export interface ResponseHeaderOptions {
+  /** The key as it was received, where a header can carry it. Default: `Idempotency-Key`. */
+  readonly key?: string | false;
+  /** `true` on a replay. Default: `Idempotency-Replayed`. */
+  readonly replayed?: string | false;
+  /** When the original was claimed. Default: `Idempotency-Created-At`. */
+  readonly createdAt?: string | false;
 }
 
 /** What can be set for the module, and again for a route, where it wins field by field. */
@@ -98,7 +153,7 @@ export interface IdempotencyRouteDefaults {
   readonly key?: KeyOptions;
   readonly fingerprint?: FingerprintOptions;
   readonly response?: ResponseOptions;
-  /** Default: `application/problem+json` after RFC 9457. */
+  /** The format of this library's own errors. Default: `application/problem+json` after RFC 9457. */
   readonly errors?: ErrorFormatter;
   /**
    * How handlers are protected. `'transaction'`: its writes, the record and the response commit together. `'lease'`, for
@@ -123,6 +178,8 @@ export interface IdempotencyRouteDefaults {
   readonly whenInProgress?: 'reject' | { readonly wait: Duration };
   /** Statuses of this library's own answers. */
   readonly answers?: AnswerOptions;
+  /** Response headers that tell of idempotency: their names, or false for none at all. Default: all three. */
+  readonly responseHeaders?: false | ResponseHeaderOptions;
   /**
    * Isolation of the handler's transaction, in transaction mode. Default: the DataSource's `isolationLevel`, else the
    * database's `default_transaction_isolation`.

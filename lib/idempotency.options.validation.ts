@@ -1,6 +1,10 @@
 import { getMetadataStorage, validateSync, type ValidationError } from 'class-validator';
 import { IdempotencyUsageError } from './core/errors.js';
+import { sharedName } from './http/response-headers.js';
 import { ModuleOptionsSchema, NESTED_SCHEMAS, RouteOptionsSchema } from './idempotency.options.schema.js';
+
+/** Nested options that false switches off. */
+const CAN_BE_OFF: ReadonlySet<string> = new Set(['purge', 'responseHeaders']);
 
 /** @throws IdempotencyUsageError `IDEMPOTENCY_OPTIONS_INVALID`, naming every option that is wrong and its remedy. */
 export function validateModuleOptions(
@@ -23,7 +27,7 @@ function validate(options: unknown, schema: new () => object, where: string): vo
     forbidNonWhitelisted: true,
     forbidUnknownValues: true,
   });
-  messages.push(...errors.flatMap((error) => messagesOf(error, '')), ...lengthMessages(options));
+  messages.push(...errors.flatMap((error) => messagesOf(error, '')), ...combinationMessages(options));
   if (messages.length > 0) throw invalid(where, messages);
 }
 
@@ -36,7 +40,8 @@ function instantiate(schema: new () => object, values: object, path: string, com
   for (const [name, value] of Object.entries(values) as [string, unknown][]) {
     const nestedPath = path === '' ? name : `${path}.${name}`;
     const nested = NESTED_SCHEMAS[nestedPath];
-    if (!nested || value === undefined || (nestedPath === 'purge' && value === false)) instance[name] = value;
+    if (!nested || value === undefined || (value === false && CAN_BE_OFF.has(nestedPath)))
+      instance[name] = value;
     else if (isObject(value)) instance[name] = instantiate(nested, value, nestedPath, complaints);
     else complaints.push(`option "${nestedPath}" must be an object`);
   }
@@ -69,15 +74,30 @@ function knownNames(target: object | undefined): string {
   return [...new Set(metadata.map(({ propertyName }) => propertyName))].sort().join(', ');
 }
 
-function lengthMessages(options: object): string[] {
-  const { key } = options as { key?: { minLength?: unknown; maxLength?: unknown } };
-  if (typeof key?.minLength !== 'number' || typeof key.maxLength !== 'number') return [];
-  return key.minLength > key.maxLength
-    ? ['option "key.minLength" must not be greater than "key.maxLength"']
-    : [];
+/** What is wrong with options that are valid each by itself. */
+function combinationMessages(options: object): string[] {
+  const { key, responseHeaders } = options as Record<string, unknown>;
+  return [
+    ...keyMessages(isObject(key) ? key : {}),
+    ...nameMessages(isObject(responseHeaders) ? responseHeaders : {}),
+  ];
 }
 
-function isObject(value: unknown): value is object {
+function keyMessages({ minLength, maxLength, ...key }: Record<string, unknown>): string[] {
+  const messages: string[] = [];
+  if (typeof minLength === 'number' && typeof maxLength === 'number' && minLength > maxLength)
+    messages.push('option "key.minLength" must not be greater than "key.maxLength"');
+  if ([key['header'], key['body'], key['from']].filter((source) => source !== undefined).length > 1)
+    messages.push('option "key" must name one source: "header", "body" or "from"');
+  return messages;
+}
+
+function nameMessages(headers: object): string[] {
+  const shared = sharedName(Object.values(headers).filter((name) => typeof name === 'string'));
+  return shared === undefined ? [] : [`option "responseHeaders" gives two headers the name "${shared}"`];
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 

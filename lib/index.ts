@@ -5,6 +5,7 @@ export {
   type IdempotencyError,
   type IdempotencyErrorCode,
   type KeyError,
+  type KeySource,
 } from './core/errors.js';
 export type { IdempotencyEvent, IdempotencyObserver } from './core/events.js';
 export type { Identity } from './core/identity.js';
@@ -34,7 +35,11 @@ export type {
   IdempotencyRouteDefaults,
   IdempotentRouteOptions,
   KeyOptions,
+  KeyReader,
+  KeyRuleOptions,
+  KeySourceOptions,
   PurgeOptions,
+  ResponseHeaderOptions,
   ResponseOptions,
 } from './idempotency.options.js';
 export { IdempotencyService, type RecordPage } from './idempotency.service.js';

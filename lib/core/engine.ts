@@ -1,5 +1,5 @@
 import { derivedKey } from './derived-key.js';
-import { idempotencyError, IdempotencyFailure, type IdempotencyError } from './errors.js';
+import { idempotencyError, IdempotencyFailure, outcomeUnresolved, type IdempotencyError } from './errors.js';
 import type { Notify } from './events.js';
 import { FINGERPRINT_VERSION } from './fingerprint.js';
 import { Flights, type Flight, type FlightEnd, type WaitEnd } from './flights.js';
@@ -233,11 +233,7 @@ function inProgress({ startedAt, maxDuration }: Flight, remaining?: number): Dec
 }
 
 function unresolved(attempt: number): Extract<Decision, { kind: 'reject' }> {
-  return reject('IDEMPOTENCY_OUTCOME_UNRESOLVED', {
-    detail:
-      `Attempt ${attempt} began and its outcome is not known: it may have taken effect. The request is not run again ` +
-      'until the outcome is settled.',
-  });
+  return { kind: 'reject', error: outcomeUnresolved(attempt) };
 }
 
 function where({ identity: { client, endpoint } }: Claim): { client: string; endpoint: string } {

@@ -1,62 +1,89 @@
+/** Where a route looks for its keys. */
+export interface KeySource {
+  /** A header, a top-level field of the body, or a function of the application. */
+  readonly kind: 'header' | 'body' | 'from';
+  /** The header's name or the field's; `idempotency key` where a function finds it. */
+  readonly name: string;
+}
+
 /** What every idempotency error says, whatever its code. */
-interface ErrorBase<Code extends string, Status extends number> {
+interface ErrorBase<Code extends string> {
   /** Stable: programs may depend on it. */
   readonly code: Code;
-  /** HTTP status of the answer. */
-  readonly status: Status;
   /** The same for every occurrence of the code. */
   readonly title: string;
   /** What happened this time, and what to do about it. Holds neither keys nor bodies. */
   readonly detail: string;
-  /** Seconds after which a retry with the same key makes sense; absent where a retry does not help. */
-  readonly retryAfter?: number;
+}
+
+interface Answered<Status extends number> {
+  /** HTTP status of the answer. */
+  readonly status: Status;
+}
+
+interface Retryable<Status extends number> extends Answered<Status> {
+  /** Seconds after which a retry with the same key makes sense. */
+  readonly retryAfter: number;
 }
 
 /** The rules a key was checked against. */
-interface KeyRuleFacts {
-  /** Where the key was looked for, such as `Idempotency-Key`. */
-  readonly source: string;
+interface KeyRefusal extends Answered<400> {
+  /** Where the key was looked for. */
+  readonly source: KeySource;
   readonly minLength: number;
   readonly maxLength: number;
 }
 
+interface Unresolved extends Answered<409> {
+  /** Which attempt has the unknown outcome; the first is 1. */
+  readonly attempt: number;
+}
+
+/** What each error says besides. */
+interface ErrorFacts {
+  IDEMPOTENCY_KEY_REQUIRED: KeyRefusal;
+  IDEMPOTENCY_KEY_TOO_SHORT: KeyRefusal;
+  IDEMPOTENCY_KEY_TOO_LONG: KeyRefusal;
+  IDEMPOTENCY_KEY_MALFORMED: KeyRefusal;
+  IDEMPOTENCY_CLIENT_UNRESOLVED: Answered<401>;
+  IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE: Answered<415>;
+  IDEMPOTENCY_IN_PROGRESS: Retryable<409 | 425 | 503>;
+  IDEMPOTENCY_OUTCOME_UNRESOLVED: Unresolved;
+  IDEMPOTENCY_RESPONSE_NOT_KEPT: Answered<409>;
+  IDEMPOTENCY_SHUTTING_DOWN: Retryable<503>;
+  IDEMPOTENCY_LEASE_LOST: Retryable<503>;
+  IDEMPOTENCY_KEY_REUSED: Answered<422 | 409>;
+  IDEMPOTENCY_STORE_UNAVAILABLE: Retryable<503>;
+  IDEMPOTENCY_TRANSACTION_CONFLICT: Retryable<503>;
+  IDEMPOTENCY_OUTCOME_UNKNOWN: Retryable<503>;
+  IDEMPOTENCY_MAX_DURATION_EXCEEDED: Retryable<503>;
+  IDEMPOTENCY_RECORD_UNREADABLE: Retryable<503>;
+  IDEMPOTENCY_TRANSACTION_ABORTED: Answered<500>;
+  IDEMPOTENCY_COMMIT_REFUSED: Answered<500>;
+  IDEMPOTENCY_RESPONSE_TOO_LARGE: Answered<500>;
+  IDEMPOTENCY_RESPONSE_FAILED: Answered<500>;
+  IDEMPOTENCY_ENDPOINT_AMBIGUOUS: Answered<500>;
+}
+
+/** The stable code of an {@link IdempotencyError}. */
+export type IdempotencyErrorCode = keyof ErrorFacts;
+
+/**
+ * Every error this library answers with: a union that `switch (error.code)` tells apart, where each member has what it
+ * can tell and nothing else. `IdempotencyError<'IDEMPOTENCY_IN_PROGRESS'>` is one of them.
+ * What each means, what the client sees and how it ends is in `docs/errors.md`.
+ */
+export type IdempotencyError<Code extends IdempotencyErrorCode = IdempotencyErrorCode> = {
+  [C in Code]: ErrorBase<C> & ErrorFacts[C];
+}[Code];
+
 /** The key is absent, too short, too long or not of the allowed form. */
-export type KeyError = ErrorBase<
+export type KeyError = IdempotencyError<
   | 'IDEMPOTENCY_KEY_REQUIRED'
   | 'IDEMPOTENCY_KEY_TOO_SHORT'
   | 'IDEMPOTENCY_KEY_TOO_LONG'
-  | 'IDEMPOTENCY_KEY_MALFORMED',
-  400
-> &
-  KeyRuleFacts;
-
-/**
- * Every error this library answers with, told apart by `code`.
- * What each means, what the client sees and how it ends is in `docs/errors.md`.
- */
-export type IdempotencyError =
-  | KeyError
-  | ErrorBase<'IDEMPOTENCY_CLIENT_UNRESOLVED', 401>
-  | ErrorBase<'IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE', 415>
-  | ErrorBase<'IDEMPOTENCY_IN_PROGRESS', 409 | 425 | 503>
-  | ErrorBase<'IDEMPOTENCY_OUTCOME_UNRESOLVED', 409>
-  | ErrorBase<'IDEMPOTENCY_RESPONSE_NOT_KEPT', 409>
-  | ErrorBase<'IDEMPOTENCY_SHUTTING_DOWN', 503>
-  | ErrorBase<'IDEMPOTENCY_LEASE_LOST', 503>
-  | ErrorBase<'IDEMPOTENCY_KEY_REUSED', 422>
-  | ErrorBase<'IDEMPOTENCY_STORE_UNAVAILABLE', 503>
-  | ErrorBase<'IDEMPOTENCY_TRANSACTION_CONFLICT', 503>
-  | ErrorBase<'IDEMPOTENCY_OUTCOME_UNKNOWN', 503>
-  | ErrorBase<'IDEMPOTENCY_MAX_DURATION_EXCEEDED', 503>
-  | ErrorBase<'IDEMPOTENCY_RECORD_UNREADABLE', 503>
-  | ErrorBase<'IDEMPOTENCY_TRANSACTION_ABORTED', 500>
-  | ErrorBase<'IDEMPOTENCY_COMMIT_REFUSED', 500>
-  | ErrorBase<'IDEMPOTENCY_RESPONSE_TOO_LARGE', 500>
-  | ErrorBase<'IDEMPOTENCY_RESPONSE_FAILED', 500>
-  | ErrorBase<'IDEMPOTENCY_ENDPOINT_AMBIGUOUS', 500>;
-
-/** The stable code of an {@link IdempotencyError}. */
-export type IdempotencyErrorCode = IdempotencyError['code'];
+  | 'IDEMPOTENCY_KEY_MALFORMED'
+>;
 
 /** Seconds a client is told to wait when nothing better is known. */
 const RETRY_SOON = 1;
@@ -79,11 +106,6 @@ const CATALOGUE = {
     title: 'A request with this idempotency key is still running',
     detail: 'Retry with the same key after the time given by Retry-After.',
     retryAfter: RETRY_SOON,
-  },
-  IDEMPOTENCY_OUTCOME_UNRESOLVED: {
-    status: 409,
-    title: 'An earlier attempt has an unknown outcome',
-    detail: 'It may have taken effect. The request is not run again until the outcome is settled.',
   },
   IDEMPOTENCY_RESPONSE_NOT_KEPT: {
     status: 409,
@@ -166,23 +188,44 @@ const CATALOGUE = {
     title: 'Two handlers share one endpoint',
     detail: 'On the server, give each of them a name of its own: `@Idempotent({ endpoint: … })`.',
   },
-} as const satisfies Partial<Record<IdempotencyErrorCode, Omit<ErrorBase<string, number>, 'code'>>>;
+} as const satisfies { [C in Exclude<IdempotencyErrorCode, OccasionalCode>]: CatalogueEntry<C> };
+
+/** Codes whose errors tell something of the occasion, and are made by functions of their own. */
+type OccasionalCode = KeyError['code'] | 'IDEMPOTENCY_OUTCOME_UNRESOLVED';
+type CatalogueEntry<Code extends IdempotencyErrorCode> = Omit<IdempotencyError<Code>, 'code'>;
 
 /** The error of a code, with its status and texts. */
-export function idempotencyError(
-  code: keyof typeof CATALOGUE,
+export function idempotencyError<Code extends keyof typeof CATALOGUE>(
+  code: Code,
   facts: { detail?: string; retryAfter?: number } = {},
-): IdempotencyError {
-  return { code, ...CATALOGUE[code], ...facts } as IdempotencyError;
+): IdempotencyError<Code> {
+  return { code, ...CATALOGUE[code], ...facts } as unknown as IdempotencyError<Code>;
+}
+
+/** An attempt in lease mode began, and nobody knows how it ended. */
+export function outcomeUnresolved(attempt: number): IdempotencyError<'IDEMPOTENCY_OUTCOME_UNRESOLVED'> {
+  return {
+    code: 'IDEMPOTENCY_OUTCOME_UNRESOLVED',
+    status: 409,
+    title: 'An earlier attempt has an unknown outcome',
+    detail:
+      `Attempt ${attempt} began and its outcome is not known: it may have taken effect. The request is not run again ` +
+      'until the outcome is settled.',
+    attempt,
+  };
 }
 
 /** A key that breaks a rule. `detail` says which, and names the rule. */
-export function keyError(code: KeyError['code'], detail: string, facts: KeyRuleFacts): KeyError {
+export function keyError(
+  code: KeyError['code'],
+  detail: string,
+  { source, minLength, maxLength }: Omit<KeyRefusal, 'status'>,
+): KeyError {
   const title =
     code === 'IDEMPOTENCY_KEY_REQUIRED'
       ? 'An idempotency key is required'
       : 'The idempotency key is not acceptable';
-  return { code, status: 400, title, detail, ...facts };
+  return { code, status: 400, title, detail, source, minLength, maxLength };
 }
 
 /** Carries an {@link IdempotencyError} through code that reports failure by throwing. */

@@ -1,10 +1,10 @@
-import { keyError, type KeyError } from './errors.js';
+import { keyError, type KeyError, type KeySource } from './errors.js';
 import { isStorableText, MAX_IDENTITY_BYTES } from './identity.js';
 
 /** What a key must be like. Lengths are in characters (UTF-16 code units). */
 export interface KeyRules {
-  /** Where the key is looked for, such as `Idempotency-Key`; used in messages. */
-  readonly source: string;
+  /** Where the key is looked for; used in messages. */
+  readonly source: KeySource;
   readonly required: boolean;
   readonly minLength: number;
   readonly maxLength: number;
@@ -17,22 +17,27 @@ export type KeyReading =
   | { readonly kind: 'key'; readonly key: string }
   | { readonly kind: 'refused'; readonly error: KeyError };
 
-/** Reads the key from the values of its header lines and checks it against the rules. */
-export function readKey(lines: readonly string[], rules: KeyRules): KeyReading {
-  const [line, ...more] = lines;
-  if (line === undefined) {
+/**
+ * Reads the key from what its source holds: nothing, one value, or more than one header line. What the body or a function
+ * gives may be of any type, because the client decides it.
+ */
+export function readKey(sent: readonly unknown[], rules: KeyRules): KeyReading {
+  const [value, ...more] = sent;
+  const { source } = rules;
+  if (sent.length === 0) {
     return rules.required ? refuse('IDEMPOTENCY_KEY_REQUIRED', required(rules), rules) : { kind: 'absent' };
   }
   if (more.length > 0) {
-    return refuse(
-      'IDEMPOTENCY_KEY_MALFORMED',
-      `Send ${rules.source} once: more than one was received.`,
-      rules,
-    );
+    const detail = `${subject(source)} must be sent once: more than one was received.`;
+    return refuse('IDEMPOTENCY_KEY_MALFORMED', detail, rules);
   }
-  const key = unquote(line.trim());
+  if (typeof value !== 'string') {
+    return refuse('IDEMPOTENCY_KEY_MALFORMED', `${subject(source)} must be a string.`, rules);
+  }
+  // Only headers have a syntax of their own: white space around them, and quotation marks.
+  const key = source.kind === 'header' ? unquote(value.trim()) : value;
   if (key === undefined) {
-    const detail = `${rules.source} begins with a quotation mark but is not a string of RFC 8941, section 3.3.3.`;
+    const detail = `${subject(source)} begins with a quotation mark but is not a string of RFC 8941, section 3.3.3.`;
     return refuse('IDEMPOTENCY_KEY_MALFORMED', detail, rules);
   }
   return checkKey(key, rules);
@@ -40,15 +45,16 @@ export function readKey(lines: readonly string[], rules: KeyRules): KeyReading {
 
 /** Checks a key's length and characters against the rules. */
 export function checkKey(key: string, rules: KeyRules): KeyReading {
-  const { source, minLength, maxLength, pattern } = rules;
+  const { minLength, maxLength, pattern } = rules;
+  const name = subject(rules.source);
   if (key.length < minLength) {
-    return refuse('IDEMPOTENCY_KEY_TOO_SHORT', `${source} must be at least ${minLength} characters.`, rules);
+    return refuse('IDEMPOTENCY_KEY_TOO_SHORT', `${name} must be at least ${minLength} characters.`, rules);
   }
   if (key.length > maxLength) {
-    return refuse('IDEMPOTENCY_KEY_TOO_LONG', `${source} must be at most ${maxLength} characters.`, rules);
+    return refuse('IDEMPOTENCY_KEY_TOO_LONG', `${name} must be at most ${maxLength} characters.`, rules);
   }
   if (!pattern.test(key) || !isStorableText(key, MAX_IDENTITY_BYTES.key)) {
-    return refuse('IDEMPOTENCY_KEY_MALFORMED', `${source} contains characters that are not allowed.`, rules);
+    return refuse('IDEMPOTENCY_KEY_MALFORMED', `${name} contains characters that are not allowed.`, rules);
   }
   return { kind: 'key', key };
 }
@@ -61,14 +67,23 @@ function unquote(value: string): string | undefined {
   return QUOTED.test(value) ? value.slice(1, -1).replace(/\\(["\\])/g, '$1') : undefined;
 }
 
-function required({ source, minLength, maxLength }: KeyRules): string {
-  return `Include a unique ${source} (${minLength}–${maxLength} characters), the same on every retry.`;
+/** How a sentence about the key begins. */
+function subject({ kind, name }: KeySource): string {
+  if (kind === 'from') return `The ${name}`;
+  return kind === 'header' ? `The ${name} header` : `Field ${name}`;
 }
 
-function refuse(
-  code: KeyError['code'],
-  detail: string,
-  { source, minLength, maxLength }: KeyRules,
-): KeyReading {
-  return { kind: 'refused', error: keyError(code, detail, { source, minLength, maxLength }) };
+const WHERE = {
+  header: (name: string) => `, in the ${name} header`,
+  body: (name: string) => `, in the field ${name} of the body`,
+  from: () => '',
+} as const;
+
+function required({ source: { kind, name }, minLength, maxLength }: KeyRules): string {
+  const where = WHERE[kind](name);
+  return `Include a unique key (${minLength}–${maxLength} characters), the same on every retry${where}.`;
+}
+
+function refuse(code: KeyError['code'], detail: string, rules: KeyRules): KeyReading {
+  return { kind: 'refused', error: keyError(code, detail, rules) };
 }

@@ -11,9 +11,13 @@ export class HeaderPolicy {
   readonly #allow: ReadonlySet<string>;
   readonly #deny: ReadonlySet<string>;
 
-  constructor(options: { allow?: readonly string[]; deny?: readonly string[] } = {}) {
+  /** `own` are the names that this library gives to headers of its own, which every answer gets anew. */
+  constructor(
+    options: { allow?: readonly string[]; deny?: readonly string[] } = {},
+    own: readonly string[] = [],
+  ) {
     this.#allow = new Set(options.allow?.map((name) => name.toLowerCase()));
-    this.#deny = new Set(options.deny?.map((name) => name.toLowerCase()));
+    this.#deny = new Set([...own, ...(options.deny ?? [])].map((name) => name.toLowerCase()));
   }
 
   isRecorded(name: string): boolean {

@@ -7,6 +7,7 @@ import type { Execution } from '../core/store.js';
 import { exchangeOf, type Exchange } from './exchange.js';
 import { completeRejection, IdempotencyException } from './problem-details.js';
 import { ProtectedRun } from './protected-run.js';
+import { replayStatus } from './replay-status.js';
 import { ResponseRecorder } from './response-recorder.js';
 import type { RouteSettings } from './route-settings.js';
 import type { RoutePlan, RouteRegistry } from './route-registry.js';
@@ -59,8 +60,8 @@ export class IdempotencyInterceptor implements NestInterceptor {
       recorder,
       settings,
       baseline,
-      keyHeader: echo(sentKey),
-      recordedHeaders: { 'idempotency-created-at': seconds(execution.createdAt) },
+      keyHeader: settings.responseHeaders.ofKey(sentKey),
+      recordedHeaders: settings.responseHeaders.ofOriginal(execution.createdAt),
       report: (error, cause) => this.#report(plan, error, cause),
     });
     return run.start(next);
@@ -70,11 +71,15 @@ export class IdempotencyInterceptor implements NestInterceptor {
   #replay({ plan, exchange, sentKey }: Visit, record: ReplayedRecord): Observable<unknown> {
     const { settings, ownHeaders, answeredBy } = plan;
     const baseline = without(exchange.headers(), ownHeaders);
-    const { status, headers, body } = record.response;
+    const { headers, body } = record.response;
+    const status = replayStatus(record.response.status, settings.answers.replay);
+    const own = {
+      ...settings.responseHeaders.ofKey(sentKey),
+      ...settings.responseHeaders.ofReplay(record.createdAt),
+    };
     const recorder = new ResponseRecorder(exchange.rawResponse, settings.maxBody, () => {
       const replayed = settings.headers.replayed(baseline, recorder.held().headers, headers);
-      const own = { 'idempotency-replayed': 'true', 'idempotency-created-at': seconds(record.createdAt) };
-      recorder.send({ status, headers: { ...replayed, ...echo(sentKey), ...own }, body });
+      recorder.send({ status, headers: { ...replayed, ...own }, body });
     });
     if (answeredBy === 'framework') return of(undefined);
     exchange.writePlaceholder();
@@ -83,10 +88,11 @@ export class IdempotencyInterceptor implements NestInterceptor {
   }
 
   #reject({ plan, exchange, sentKey }: Visit, error: IdempotencyError, cause?: unknown): Observable<never> {
-    const problem = plan.settings.problems.problem(error);
+    const { problems, responseHeaders } = plan.settings;
+    const problem = problems.problem(error);
     const recorder = new ResponseRecorder(exchange.rawResponse, Infinity, () => {
       void completeRejection(recorder.held(), problem).then((answer) => {
-        recorder.send({ ...answer, headers: { ...answer.headers, ...echo(sentKey) } });
+        recorder.send({ ...answer, headers: { ...answer.headers, ...responseHeaders.ofKey(sentKey) } });
       });
     });
     this.#report(plan, error, cause);
@@ -109,20 +115,18 @@ function reasonOf(cause: unknown): string {
   return typeof severity === 'string' ? `: SQLSTATE ${String(code)}` : `: ${cause.message}`;
 }
 
-/** The in-progress answer has the status that the route asks for. */
-function withStatus(error: IdempotencyError, { inProgressStatus }: RouteSettings): IdempotencyError {
-  return error.code === 'IDEMPOTENCY_IN_PROGRESS' ? { ...error, status: inProgressStatus } : error;
+/** Answers to duplicates have the statuses that the route asks for. */
+function withStatus(error: IdempotencyError, { answers }: RouteSettings): IdempotencyError {
+  switch (error.code) {
+    case 'IDEMPOTENCY_IN_PROGRESS':
+      return { ...error, status: answers.inProgress };
+    case 'IDEMPOTENCY_KEY_REUSED':
+      return { ...error, status: answers.reused };
+    default:
+      return error;
+  }
 }
 
 function without(headers: OutgoingHttpHeaders, names: readonly string[]): OutgoingHttpHeaders {
   return Object.fromEntries(Object.entries(headers).filter(([name]) => !names.includes(name)));
-}
-
-function echo(sentKey: string | undefined): OutgoingHttpHeaders {
-  return sentKey === undefined ? {} : { 'idempotency-key': sentKey };
-}
-
-/** As in `2026-01-21T10:30:00Z`. */
-function seconds(time: Date): string {
-  return time.toISOString().replace(/\.\d{3}Z$/, 'Z');
 }

@@ -5,10 +5,11 @@ import { isStorableText, MAX_IDENTITY_BYTES } from '../core/identity.js';
 import { readKey } from '../core/key.js';
 import type { Claim } from '../core/store.js';
 import type { Exchange } from './exchange.js';
-import { fingerprintInput, headerLines } from './request-reading.js';
+import { echoedKey } from './key-source.js';
+import { fingerprintInput } from './request-reading.js';
 import type { RoutePlan, RouteRegistry } from './route-registry.js';
 
-/** A request read and checked, before the store is asked. `sentKey` is the key as the client sent it. */
+/** A request read and checked, before the store is asked. `sentKey` is the key as the client sent it, for the echo. */
 export type Preparation = { readonly sentKey?: string } & (
   | { readonly kind: 'claim'; readonly claim: Claim }
   /** The key is optional and absent. */
@@ -24,10 +25,16 @@ export async function prepare(
   routes: RouteRegistry,
 ): Promise<Preparation> {
   const { settings } = plan;
-  const [sentKey, ...more] = headerLines(exchange.rawRequest, settings.keyHeader);
-  const reading = readKey(sentKey === undefined ? [] : [sentKey, ...more], settings.keyRules);
-  if (reading.kind === 'absent') return { kind: 'unprotected' };
+  const { keyLookup, keyRules } = settings;
+  const sent = await keyLookup.read(exchange, context);
+  const reading = readKey(sent, keyRules);
+  if (reading.kind === 'absent') {
+    return keyLookup.mayHide(exchange)
+      ? { kind: 'refused', error: idempotencyError('IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE') }
+      : { kind: 'unprotected' };
+  }
   if (reading.kind === 'refused') return { kind: 'refused', error: reading.error };
+  const sentKey = echoedKey(keyLookup.source, sent);
   const client = await settings.client(exchange.request as never, context);
   if (typeof client !== 'string' || client === '' || !isStorableText(client, MAX_IDENTITY_BYTES.client)) {
     return { kind: 'refused', error: idempotencyError('IDEMPOTENCY_CLIENT_UNRESOLVED'), sentKey };

@@ -1,6 +1,7 @@
 import { HttpException, Logger } from '@nestjs/common';
 import { validateHeaderName, validateHeaderValue, type OutgoingHttpHeaders } from 'node:http';
 import type { IdempotencyError } from '../core/errors.js';
+import { isFraming } from '../core/unstored-headers.js';
 import type { ErrorFormatter, FormattedError } from '../idempotency.options.js';
 import { inIdentityCoding } from './identity-coding.js';
 import type { Answer } from './response-recorder.js';
@@ -29,11 +30,11 @@ export class ProblemWriter {
   problem(error: IdempotencyError): Problem {
     const type = `${this.documentation}#${error.code.toLowerCase()}`;
     const headers: OutgoingHttpHeaders = { link: `<${type}>; rel="describedby"` };
-    if (error.retryAfter !== undefined) headers['retry-after'] = String(error.retryAfter);
+    if ('retryAfter' in error) headers['retry-after'] = String(error.retryAfter);
     const standard = { status: error.status, ...problemDetails(error, type), headers };
     if (!this.format) return standard;
     try {
-      return formatted(this.format(error), standard);
+      return formatted(synchronous(this.format(error)), standard);
     } catch (failure) {
       // The request must be answered, and what went wrong before is more important.
       this.#complain(failure);
@@ -61,6 +62,15 @@ export class ProblemWriter {
   }
 }
 
+/** Whatever the types say, a formatter may be asynchronous; what it rejects with must not end the process. */
+function synchronous(own: FormattedError): FormattedError {
+  if (own instanceof Promise) {
+    own.catch(() => undefined);
+    throw new TypeError('it returned a promise');
+  }
+  return own;
+}
+
 /** @throws when it cannot be sent. */
 function formatted(own: FormattedError, standard: Problem): Problem {
   const { body, status = standard.status, contentType = 'application/json', headers = {} } = own;
@@ -71,6 +81,7 @@ function formatted(own: FormattedError, standard: Problem): Problem {
   for (const [name, value] of [...Object.entries(headers), ['content-type', contentType] as const]) {
     validateHeaderName(name);
     validateHeaderValue(name, value);
+    if (isFraming(name.toLowerCase())) throw new TypeError(`"${name}" is not for a formatter to set`);
     if (name !== 'content-type') merged[name.toLowerCase()] = value;
   }
   return { status, body, contentType, headers: merged };

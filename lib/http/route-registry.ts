@@ -13,6 +13,7 @@ import type { Exchange } from './exchange.js';
 import * as nest from './nest-metadata.js';
 import { refuseOverride, refuseUnsupported, replacedOnInstance } from './route-refusals.js';
 import { marksOf } from './route-mark.js';
+import { sharedName } from './response-headers.js';
 import { routeSettings, type RouteSettings } from './route-settings.js';
 
 type Controller = abstract new (...args: never[]) => object;
@@ -112,7 +113,7 @@ export class RouteRegistry {
       if (instance && methodOf(instance, methodName) !== handler) throw replacedOnInstance(name);
       for (const mark of marks) this.check(mark, `@Idempotent() on ${name}`);
       const plan = this.#plan(controller, methodName, name, marks);
-      assertSomeKeyFits(plan);
+      assertConsistent(plan);
       for (const route of routeNames(controller, handler, prefix, plan, this.config))
         reserve(routes, route, name);
       this.#plans.set(controller, plans.set(handler, plan));
@@ -132,12 +133,17 @@ export class RouteRegistry {
   }
 }
 
-/** Both lengths are valid by themselves, but may come from the module and from the route. */
-function assertSomeKeyFits({ name, settings: { keyRules } }: RoutePlan): void {
-  if (keyRules.minLength <= keyRules.maxLength) return;
+/** Each option is valid by itself, but some come from the module and some from the route. */
+function assertConsistent({ name, settings: { keyRules, responseHeaders } }: RoutePlan): void {
+  const shared = sharedName(responseHeaders.names);
+  const complaint =
+    keyRules.minLength > keyRules.maxLength
+      ? `"key.minLength" must not be greater than "key.maxLength", which is ${keyRules.maxLength}`
+      : shared && `"responseHeaders" gives two headers the name "${shared}"`;
+  if (!complaint) return;
   throw new IdempotencyUsageError(
     'IDEMPOTENCY_OPTIONS_INVALID',
-    `@Idempotent() on ${name}: option "key.minLength" must not be greater than "key.maxLength", which is ${keyRules.maxLength}.`,
+    `@Idempotent() on ${name}: option ${complaint}.`,
   );
 }
 

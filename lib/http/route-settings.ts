@@ -1,24 +1,29 @@
 import { parseDuration } from '../core/duration.js';
 import type { StoragePolicy } from '../core/disposition.js';
 import type { DuplicatePolicy } from '../core/engine.js';
+import type { KeySource } from '../core/errors.js';
 import type { KeyRules } from '../core/key.js';
 import type { ClaimMode } from '../core/store.js';
 import type {
   ClientResolver,
   FingerprintOptions,
+  AnswerOptions,
   IdempotencyModuleOptions,
   IdempotentRouteOptions,
-  KeyOptions,
+  KeyRuleOptions,
   ResponseOptions,
 } from '../idempotency.options.js';
 import { HeaderPolicy } from './header-policy.js';
+import { keyLookup, type KeyLookup } from './key-source.js';
 import { DOCUMENTATION, ProblemWriter } from './problem-details.js';
+import { ResponseHeaders } from './response-headers.js';
 
 const DEFAULT_TTL = 24 * 3_600_000;
 const DEFAULT_MAX_DURATION = 60_000;
 const DEFAULT_LEASE = 30_000;
 const DEFAULT_WAIT = 5_000;
 const DEFAULT_MAX_BODY = 1024 * 1024;
+const DEFAULT_ANSWERS = { inProgress: 409, reused: 422, replay: 'original' } as const;
 /** Printable ASCII: what a string of RFC 8941 may contain. */
 const DEFAULT_PATTERN = /^[\x20-\x7e]*$/;
 /** Statuses that say “not now”: recorded, they would be replayed when the time has come. */
@@ -32,12 +37,13 @@ export interface RouteSettings {
   readonly maxDuration: number;
   readonly mode: ClaimMode;
   readonly duplicates: DuplicatePolicy;
-  readonly inProgressStatus: 409 | 425 | 503;
-  readonly keyHeader: string;
+  readonly answers: Required<AnswerOptions>;
+  readonly keyLookup: KeyLookup;
   readonly keyRules: KeyRules;
   readonly fingerprint: FingerprintOptions;
   readonly storage: StoragePolicy;
   readonly headers: HeaderPolicy;
+  readonly responseHeaders: ResponseHeaders;
   readonly maxBody: number;
   readonly problems: ProblemWriter;
 }
@@ -48,14 +54,11 @@ export function routeSettings(
   overrides: readonly IdempotentRouteOptions[],
 ): RouteSettings {
   const layers = [module, ...overrides];
-  const merged = <Options extends object>(
-    optionsOf: (layer: IdempotentRouteOptions) => Options | undefined,
-  ): Options => Object.assign({}, ...layers.map((layer) => defined(optionsOf(layer)))) as Options;
-  const own = merged((layer) => layer) as IdempotencyModuleOptions & IdempotentRouteOptions;
-  const key = merged((layer) => layer.key);
-  const response = merged((layer) => layer.response);
+  const own = merged(layers, (layer) => layer) as IdempotencyModuleOptions & IdempotentRouteOptions;
+  const response = merged(layers, (layer) => layer.response);
   const mode = claimMode(own, storesErrors(response.statuses));
-  const keyHeader = key.header ?? 'Idempotency-Key';
+  const responseHeaders = new ResponseHeaders(layers.map((layer) => layer.responseHeaders));
+  const recordable = merged(layers, (layer) => layer.response?.headers);
   return {
     endpoint: own.endpoint,
     client: own.client,
@@ -63,23 +66,44 @@ export function routeSettings(
     maxDuration: parseDuration(own.maxDuration) ?? DEFAULT_MAX_DURATION,
     mode,
     duplicates: { wait: waitOf(own.whenInProgress), onOutcomeUnknown: own.onOutcomeUnknown ?? 'refuse' },
-    inProgressStatus: merged((layer) => layer.answers).inProgress ?? 409,
-    keyHeader,
-    keyRules: keyRules(key, keyHeader),
-    fingerprint: merged((layer) => layer.fingerprint),
+    answers: { ...DEFAULT_ANSWERS, ...merged(layers, (layer) => layer.answers) },
+    ...keySettings(layers),
     storage: {
       isStored: statusFilter(response.statuses),
       storesErrors: mode.kind === 'lease' || mode.storesErrors,
     },
-    headers: new HeaderPolicy(merged((layer) => layer.response?.headers)),
+    headers: new HeaderPolicy(recordable, responseHeaders.names),
+    responseHeaders,
     maxBody: response.maxSize ?? DEFAULT_MAX_BODY,
     problems: new ProblemWriter(module.documentation ?? DOCUMENTATION, own.errors),
   };
 }
 
-function keyRules(key: KeyOptions, source: string): KeyRules {
-  const { required = true, minLength = 1, maxLength = 256, pattern = DEFAULT_PATTERN } = key;
-  return { source, required, minLength, maxLength, pattern };
+/** The narrower layer wins field by field. */
+function merged<Options extends object>(
+  layers: readonly IdempotentRouteOptions[],
+  optionsOf: (layer: IdempotentRouteOptions) => Options | undefined,
+): Options {
+  return Object.assign({}, ...layers.map((layer) => defined(optionsOf(layer)))) as Options;
+}
+
+function keySettings(
+  layers: readonly IdempotentRouteOptions[],
+): Pick<RouteSettings, 'keyLookup' | 'keyRules' | 'fingerprint'> {
+  const lookup = keyLookup(layers.map((layer) => layer.key));
+  const rules = merged<KeyRuleOptions>(layers, (layer) => layer.key);
+  const { required = true, minLength = 1, maxLength = 256, pattern = DEFAULT_PATTERN } = rules;
+  const fingerprint = merged(layers, (layer) => layer.fingerprint);
+  return {
+    keyLookup: lookup,
+    keyRules: { source: lookup.source, required, minLength, maxLength, pattern },
+    fingerprint: withoutKey(fingerprint, lookup.source),
+  };
+}
+
+/** A key that moves between header and body leaves the request what it was. */
+function withoutKey(options: FingerprintOptions, { kind, name }: KeySource): FingerprintOptions {
+  return kind === 'body' ? { ...options, exclude: [...(options.exclude ?? []), name] } : options;
 }
 
 function claimMode({ mode, lease, isolation }: IdempotentRouteOptions, storesErrors: boolean): ClaimMode {

@@ -272,7 +272,7 @@ describe.each(ADAPTERS)('a key (%s)', (adapter) => {
       expect(caught).toEqual([
         expect.objectContaining({
           code: 'IDEMPOTENCY_KEY_TOO_SHORT',
-          source: 'Idempotency-Key',
+          source: { kind: 'header', name: 'Idempotency-Key' },
           minLength: 1,
         }),
       ]);

@@ -56,7 +56,7 @@ const SHARED: BadValue[] = [
   ['key.pattern', /[a-z]+/g, /must not have the flags g or y/],
   ['key.pattern', /[a-z]+/y, /must not have the flags g or y/],
   ['key.required', 'no', /must be a boolean/],
-  ['key.lenght', 3, /unknown option.*known are header, maxLength, minLength, pattern, required/],
+  ['key.lenght', 3, /unknown option.*known are body, from, header, maxLength, minLength, pattern, required/],
   ['fingerprint', () => 'x', /must be an object/],
   ['fingerprint.exclude', 'sentAt', /must be an array/],
   ['fingerprint.exclude', [''], /should not be empty/],

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { checkKey, readKey, type KeyReading, type KeyRules } from '../../../lib/core/key.js';
 
 const RULES: KeyRules = {
-  source: 'Idempotency-Key',
+  source: { kind: 'header', name: 'Idempotency-Key' },
   required: true,
   minLength: 1,
   maxLength: 256,
@@ -60,12 +60,48 @@ describe('readKey', () => {
   );
 
   it('tells in its error which rules hold, and not what was sent', () => {
-    const reading = readKey(['the-key-itself'], { ...RULES, source: 'X-Key', maxLength: 4 });
-    expect(reading).toMatchObject({
+    const source = { kind: 'header', name: 'X-Key' } as const;
+    const reading = readKey(['the-key-itself'], { ...RULES, source, maxLength: 4 });
+    expect(reading).toEqual({
       kind: 'refused',
-      error: { code: 'IDEMPOTENCY_KEY_TOO_LONG', status: 400, source: 'X-Key', minLength: 1, maxLength: 4 },
+      error: {
+        code: 'IDEMPOTENCY_KEY_TOO_LONG',
+        status: 400,
+        title: 'The idempotency key is not acceptable',
+        detail: 'The X-Key header must be at most 4 characters.',
+        source,
+        minLength: 1,
+        maxLength: 4,
+      },
     });
     expect(JSON.stringify(reading)).not.toContain('the-key-itself');
+  });
+});
+
+describe('readKey, of a source that is no header', () => {
+  const body: KeyRules = { ...RULES, source: { kind: 'body', name: 'key' } };
+  const found: KeyRules = { ...RULES, source: { kind: 'from', name: 'idempotency key' } };
+
+  it.each(['plain', '"quoted"', '"broken', ' spaced ', '"a";x'])('takes %j as it is', (key) => {
+    expect(readKey([key], body)).toEqual({ kind: 'key', key });
+    expect(readKey([key], found)).toEqual({ kind: 'key', key });
+  });
+
+  it.each([null, 7, 0, false, {}, ['key'], []])('refuses %j, which is no string', (value) => {
+    const optional = { ...body, required: false };
+    expect(readKey([value], optional)).toMatchObject({
+      error: { code: 'IDEMPOTENCY_KEY_MALFORMED', detail: 'Field key must be a string.' },
+    });
+  });
+
+  it('says where a key that is absent should be', () => {
+    const details = [RULES, body, found].map((rules) => readKey([], rules));
+    const start = 'Include a unique key (1–256 characters), the same on every retry';
+    expect(details).toMatchObject([
+      { error: { detail: `${start}, in the Idempotency-Key header.` } },
+      { error: { detail: `${start}, in the field key of the body.` } },
+      { error: { detail: `${start}.` } },
+    ]);
   });
 });
 

@@ -26,6 +26,8 @@ describe('ProblemWriter', () => {
     ['returns a status that is none', () => ({ body: {}, status: 99 })],
     ['returns a header name that is none', () => ({ body: {}, headers: { 'a b': '1' } })],
     ['returns a header value that is none', () => ({ body: {}, headers: { a: 'x\ny' } })],
+    ['sets a length of its own', () => ({ body: {}, headers: { 'Content-Length': '1' } })],
+    ['sets a framing of its own', () => ({ body: {}, headers: { 'transfer-encoding': 'chunked' } })],
     ['returns a media type that is none', () => ({ body: {}, contentType: 'a\nb' })],
   ])('sends problem details, and says why once, where the formatter %s', (_what, format) => {
     const logged = jest.spyOn(Logger.prototype, 'error').mockImplementation(() => undefined);
@@ -34,6 +36,23 @@ describe('ProblemWriter', () => {
     expect(writer.problem(ERROR)).toEqual(standard.problem(ERROR));
     expect(writer.answer(ERROR, {})).toEqual(standard.answer(ERROR, {}));
     expect(logged).toHaveBeenCalledTimes(1);
+  });
+
+  it('sends problem details where the formatter is asynchronous, whose failure then ends nothing', async () => {
+    jest.spyOn(Logger.prototype, 'error').mockImplementation(() => undefined);
+    const unhandled = jest.fn();
+    process.on('unhandledRejection', unhandled);
+    const format = (async () => {
+      throw new Error('no');
+    }) as unknown as ErrorFormatter;
+    const standard = new ProblemWriter('https://example.com/errors', undefined);
+    expect(new ProblemWriter('https://example.com/errors', format).problem(ERROR)).toEqual(
+      standard.problem(ERROR),
+    );
+    // Node tells of unhandled rejections when its queue of microtasks is empty.
+    await new Promise((resolve) => setImmediate(resolve));
+    process.off('unhandledRejection', unhandled);
+    expect(unhandled).not.toHaveBeenCalled();
   });
 
   it('takes body, status, media type and headers from the formatter', () => {

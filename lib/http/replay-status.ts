@@ -1,0 +1,13 @@
+/** 204 and 205 have no body, and 206 has a part of one: none of them can stand for another status, nor another for them. */
+const ABOUT_THE_BODY: ReadonlySet<number> = new Set([204, 205, 206]);
+
+/** Whether a success could as well be told by another status. */
+export function isExchangeable(status: unknown): boolean {
+  if (typeof status !== 'number' || !Number.isInteger(status)) return false;
+  return status >= 200 && status < 300 && !ABOUT_THE_BODY.has(status);
+}
+
+/** The status of a replay, where the route asks for one. */
+export function replayStatus(original: number, asked: 'original' | number): number {
+  return asked !== 'original' && isExchangeable(original) ? asked : original;
+}
