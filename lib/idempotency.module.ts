@@ -32,7 +32,8 @@ const PROVIDERS: Provider[] = [
   {
     provide: IdempotencyService,
     inject: [IdempotencyRuntime],
-    useFactory: (runtime: IdempotencyRuntime) => new IdempotencyService(() => runtime.records()),
+    useFactory: (runtime: IdempotencyRuntime) =>
+      new IdempotencyService(() => runtime.records(), runtime.tasks),
   },
 ];
 

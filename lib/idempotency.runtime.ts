@@ -15,6 +15,7 @@ import { inspectDatabase } from './postgres/boot-checks.js';
 import { PostgresStore } from './postgres/postgres-store.js';
 import { Records } from './postgres/records.js';
 import type { PurgeTarget } from './purge/purge.service.js';
+import { TaskRunner } from './run/task-runner.js';
 
 const DEFAULT_TABLE = 'idempotency_records';
 const DEFAULT_ACQUIRE_TIMEOUT = 5_000;
@@ -34,6 +35,8 @@ interface Started {
 
 /** Puts the parts together: checks at boot, and takes apart again at shutdown. */
 export class IdempotencyRuntime implements OnModuleInit, BeforeApplicationShutdown, OnApplicationShutdown {
+  /** Runs what is no HTTP handler. */
+  readonly tasks: TaskRunner;
   readonly #routes: RouteRegistry;
   readonly #notify: Notify;
   #started: Started | undefined;
@@ -47,6 +50,7 @@ export class IdempotencyRuntime implements OnModuleInit, BeforeApplicationShutdo
     // Those of forRoot() were validated there.
     validateModuleOptions(options, 'forRootAsync');
     this.#notify = notifier(options.observer);
+    this.tasks = new TaskRunner(options, () => this.#running().engine);
     this.#routes = new RouteRegistry(options, config, validateRouteOptions);
     const interceptors = config.getGlobalInterceptors();
     if (interceptors.some((interceptor) => interceptor instanceof IdempotencyInterceptor)) {

@@ -3,6 +3,7 @@ import { IdempotencyUsageError } from './core/errors.js';
 import type { Identity } from './core/identity.js';
 import type { SettledResponse } from './core/reconcile.js';
 import { recordedFrom } from './core/settled-response.js';
+import type { IdempotencyExecution } from './postgres/idempotency-execution.js';
 import type {
   OperationResult,
   RecordDetails,
@@ -10,6 +11,8 @@ import type {
   Records,
   RecordSummary,
 } from './postgres/records.js';
+import type { IdempotentTask } from './run/idempotent-task.js';
+import type { RunResult, TaskRunner } from './run/task-runner.js';
 
 /** A page of records. */
 export interface RecordPage {
@@ -23,12 +26,43 @@ const MAX_LIMIT = 1_000;
 const DEFAULT_TTL = '24h';
 
 /**
- * Looks at records, and settles by hand what cannot settle itself. For operators and their tools: what it changes takes
- * effect at once, outside any transaction.
+ * Runs once what is no HTTP handler. Looks at records, and settles by hand what cannot settle itself: for operators and their
+ * tools, what that changes takes effect at once, outside any transaction.
  */
 export class IdempotencyService {
   /** @internal */
-  constructor(private readonly records: () => Records) {}
+  constructor(
+    private readonly records: () => Records,
+    private readonly runner: TaskRunner,
+  ) {}
+
+  /**
+   * Does `work` once per (client, endpoint, key), with the promises and modes of `@Idempotent()`: for queue consumers,
+   * webhooks, schedulers and scripts. Duplicates get the recorded value, and so does the first caller, so that all see the
+   * same: what JSON keeps of what `work` returned.
+   *
+   * What `work` throws is never recorded, and rethrown as it was: in transaction mode everything was rolled back and the next
+   * delivery runs; in lease mode the outcome is unknown, unless it is a `ReleaseIdempotencyKey`. A refusal that is to be
+   * repeated is returned as a value. See `docs/beyond-http.md`.
+   *
+   * @throws IdempotencyFailure when it was not run, or when the library or the database ended it; `error.code` says why, and
+   *   errors that pass have the seconds after which another delivery makes sense, `error.retryAfter`.
+   * @throws IdempotencyUsageError for a task or a value that is not allowed.
+   *
+   * @example
+   * ```ts
+   * const { value } = await idempotency.run(
+   *   { client: 'billing', endpoint: 'invoice.paid', key: message.id, payload: message.body },
+   *   () => this.invoices.markPaid(message.body),
+   * );
+   * ```
+   */
+  run<T>(
+    task: IdempotentTask,
+    work: (execution: IdempotencyExecution) => T | Promise<T>,
+  ): Promise<RunResult<T>> {
+    return this.runner.run(task, work);
+  }
 
   /** The record of an identity, or undefined when there is none or it has expired. */
   find(identity: Identity): Promise<RecordDetails | undefined> {

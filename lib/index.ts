@@ -1,6 +1,7 @@
 export { afterCommit, outside, type AfterCommitWork } from './core/ambient.js';
 export type { Duration } from './core/duration.js';
 export {
+  IdempotencyFailure,
   IdempotencyUsageError,
   type IdempotencyError,
   type IdempotencyErrorCode,
@@ -52,4 +53,7 @@ export type {
   RecordState,
   RecordSummary,
 } from './postgres/records.js';
+export type { IdempotentTask } from './run/idempotent-task.js';
+export type { Recorded } from './run/recorded-value.js';
+export type { RunResult } from './run/task-runner.js';
 export { IdempotencyPurgeService } from './purge/purge.service.js';

@@ -8,6 +8,12 @@ export interface AmbientFrame {
   enterHandler(): void;
   /** Keeps work for the time after COMMIT. */
   defer(work: AfterCommitWork): void;
+  /**
+   * Called before another execution begins inside this one.
+   *
+   * @throws when what that commits could not be told from what this one may still undo, or when this one is over.
+   */
+  enterNestedRun(): void;
 }
 
 /** Work for the time after COMMIT. */

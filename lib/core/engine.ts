@@ -33,6 +33,8 @@ interface Visit {
   readonly policy: DuplicatePolicy;
   /** When it stops waiting. */
   readonly deadline: number;
+  /** Whether it is part of an execution that runs. */
+  readonly isNested: boolean;
   /** Undefined until it waits for another. */
   waitingSince: number | undefined;
 }
@@ -53,10 +55,14 @@ export class IdempotencyEngine {
     this.#flights = new Flights(maxWaiters);
   }
 
-  /** Waits for a running duplicate as long as the policy says, and never throws for what the store reports. */
-  async decide(claim: Claim, policy: DuplicatePolicy): Promise<Decision> {
+  /**
+   * Waits for a running duplicate as long as the policy says, and never throws for what the store reports.
+   *
+   * @param isNested - Whether it is part of an execution that runs, and that a shutdown lets end.
+   */
+  async decide(claim: Claim, policy: DuplicatePolicy, isNested = false): Promise<Decision> {
     const deadline = performance.now() + policy.wait;
-    const visit: Visit = { claim, policy, deadline, waitingSince: undefined };
+    const visit: Visit = { claim, policy, deadline, isNested, waitingSince: undefined };
     const decision = await this.#decide(visit);
     const { waitingSince } = visit;
     if (waitingSince !== undefined) {
@@ -80,7 +86,7 @@ export class IdempotencyEngine {
     const flights = this.#flights;
     const { identity, fingerprint, maxDuration } = visit.claim;
     for (;;) {
-      if (flights.closed) return reject('IDEMPOTENCY_SHUTTING_DOWN');
+      if (flights.closed && !visit.isNested) return reject('IDEMPOTENCY_SHUTTING_DOWN');
       const flight = flights.find(identity);
       // At once, so that of all who come together one leads and the others find its flight.
       if (!flight) return this.#lead(visit, flights.begin(identity, maxDuration));

@@ -82,6 +82,11 @@ export class LeaseExecution implements Execution, AmbientFrame {
     this.#deferred.push(work);
   }
 
+  enterNestedRun(): void {
+    if (this.#ended) throw finishedError();
+    if (!this.#isHeld()) throw failure('IDEMPOTENCY_LEASE_LOST');
+  }
+
   /** Somebody else holds the identity, or may hold it. */
   lose(why: LossOfLease): void {
     this.#heartbeat.stop();

@@ -71,6 +71,16 @@ export class TransactionFrame implements AmbientFrame {
     active.deferred.push(work);
   }
 
+  enterNestedRun(): void {
+    this.active.#assertOpen();
+    throw new IdempotencyUsageError(
+      'IDEMPOTENCY_NESTED_RUN',
+      'IdempotencyService.run() was called inside a transaction that may still be rolled back, and what it records could ' +
+        'not be. Do the work in that transaction, without a run of its own; or run it by itself, whatever becomes of the ' +
+        "transaction: outside(() => idempotency.run(…)). Steps that are recorded one by one belong in mode 'lease'.",
+    );
+  }
+
   /** Where the work of this frame belongs now: a nested transaction begun by hand takes in all that happens meanwhile. */
   get active(): TransactionFrame {
     return this.#occupant?.structured === false ? this.#occupant.frame.active : this;
