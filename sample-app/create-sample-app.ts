@@ -25,6 +25,8 @@ export async function createSampleApp({
     logger,
     // Reject instead of ending the process: the caller has a database to stop.
     abortOnError: false,
+    // Webhooks are signed over the bytes that were sent.
+    rawBody: true,
   });
   app.useGlobalPipes(new ValidationPipe({ transform: true, whitelist: true, forbidNonWhitelisted: true }));
   return app;

@@ -4,9 +4,11 @@ import { clientFromUser, IdempotencyModule } from 'nestjs-pg-idempotency';
 import { dataSourceOptions } from './database/data-source-options.js';
 import { SeedModule } from './database/seed.module.js';
 import { ChargesModule } from './charges/charges.module.js';
+import { JobsModule } from './jobs/jobs.module.js';
 import { RewardsModule } from './rewards/rewards.module.js';
 import { ShippingModule } from './shipping/shipping.module.js';
 import { SupportModule } from './support/support.module.js';
+import { WebhooksModule } from './webhooks/webhooks.module.js';
 
 /** The whole sample application. Each API is a module of its own, with its own rules for idempotency keys. */
 @Module({})
@@ -21,9 +23,11 @@ export class SampleModule {
         IdempotencyModule.forRoot({ client: clientFromUser((user: { id: string }) => user.id) }),
         SeedModule,
         ChargesModule,
+        JobsModule,
         RewardsModule,
         ShippingModule,
         SupportModule,
+        WebhooksModule,
       ],
     };
   }

@@ -22,6 +22,9 @@ export const SEEDED_CLIENTS: readonly SeededClient[] = [
   },
 ];
 
+/** What the payment provider signs its webhooks with. */
+export const SEEDED_WEBHOOK_SECRET = 'whsec_sample_secret';
+
 /** What each client's wallet holds at first. */
 export const SEEDED_WALLET = { balance: '10000.00', currency: 'USD' } as const;
 
