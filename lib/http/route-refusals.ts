@@ -14,7 +14,7 @@ const REFUSALS: readonly [applies: (handler: object) => boolean, why: string][] 
     (handler) =>
       Reflect.hasMetadata(nest.MESSAGE_PATTERN, handler) ||
       Reflect.hasMetadata(nest.GATEWAY_MESSAGE, handler),
-    'handles messages, not HTTP requests. Move the decorator to an HTTP handler.',
+    'handles messages, not HTTP requests. Move the decorator to an HTTP handler, or call IdempotencyService.run() in it.',
   ],
   [
     (handler) => Reflect.hasMetadata(nest.SSE, handler),

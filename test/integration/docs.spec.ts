@@ -19,7 +19,13 @@ declare const provider: {
   findByKey(key: string): Promise<{ id: string } | null | undefined>;
   charge(charge: Charge, options: { idempotencyKey: string; signal: AbortSignal }): Promise<{ id: string }>;
 };
-void [BadGatewayException, Body, ConflictException, Controller, Post, afterCommit, CurrentExecution, Idempotent,
+declare const payments: Repository<Payment>;
+declare const message: { id: string; body: Charge; ack(): void; requeue(seconds: number): void; deadLetter(why: string): void };
+declare function handle(charge: Charge): Promise<void>;
+declare function reserve(charge: Charge): Promise<{ id: string }>;
+declare function charge(order: { id: string }, key: string): Promise<void>;
+declare function ship(order: { id: string }): Promise<void>;
+void [payments, message, handle, reserve, charge, ship, BadGatewayException, Body, ConflictException, Controller, Post, afterCommit, CurrentExecution, Idempotent,
   IdempotencyModule, IdempotencyPurgeService, outside, ReleaseIdempotencyKey, sharedClient, idempotencyMigrations, error,
   client, endpoint, key, idempotency, provider, ConnectionRefused, Payment, CreatePayment];
 type Used = [IdempotencyExecution, ReconcileHandler, Repository<Charge>];
