@@ -122,9 +122,8 @@ export interface AnswerOptions {
   /** For a key that was used for a different request: 422 or 409. Default: 422. */
   readonly reused?: 422 | 409;
   /**
-   * For a replay: that of the original, or a status from 200 to 299 but 204, 205 and 206, which say how the body is sent.
-   * It takes the place of an original's that could be given here; all others, and errors above all, stay what they were.
-   * Default: `'original'`.
+   * For a replay of a success: `'original'`, or a status from 200 to 299 but 204, 205 and 206, which say how the body is
+   * sent. Originals with one of these three keep it, and so do redirects and errors. Default: `'original'`.
    */
   readonly replay?: 'original' | number;
 }

@@ -196,7 +196,7 @@ export class IdempotencyEngine {
         await execution.complete(response, 'returned');
         return {
           kind: 'recorded',
-          record: { fingerprint, formatVersion: FORMAT_VERSION, response, createdAt },
+          record: { status: 'completed', fingerprint, formatVersion: FORMAT_VERSION, response, createdAt },
         };
       }
     } catch (cause) {

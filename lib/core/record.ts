@@ -22,6 +22,7 @@ export interface RecordedResponse {
 
 /** A finished record, as a duplicate finds it. */
 export interface IdempotencyRecord {
+  readonly status: Exclude<RecordStatus, 'processing'>;
   readonly fingerprint: Buffer;
   readonly formatVersion: number;
   /** Undefined for a tombstone: the effect happened, and its response could not be kept. */

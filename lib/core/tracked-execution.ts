@@ -54,7 +54,14 @@ export class TrackedExecution implements Execution {
       throw error;
     }
     const { fingerprint } = this.claim;
-    const record = { fingerprint, formatVersion: FORMAT_VERSION, response, createdAt: this.createdAt };
+    const status = handler === 'threw' ? 'failed' : 'completed';
+    const record = {
+      status,
+      fingerprint,
+      formatVersion: FORMAT_VERSION,
+      response,
+      createdAt: this.createdAt,
+    } as const;
     this.flight.land({ kind: 'recorded', record });
     this.#told = true;
     const { mode, attempt } = { mode: this.claim.mode.kind, attempt: this.attempt };

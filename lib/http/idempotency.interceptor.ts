@@ -72,7 +72,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
     const { settings, ownHeaders, answeredBy } = plan;
     const baseline = without(exchange.headers(), ownHeaders);
     const { headers, body } = record.response;
-    const status = replayStatus(record.response.status, settings.answers.replay);
+    const status = replayStatus(record, settings.answers.replay);
     const own = {
       ...settings.responseHeaders.ofKey(sentKey),
       ...settings.responseHeaders.ofReplay(record.createdAt),

@@ -1,3 +1,5 @@
+import type { ReplayedRecord } from '../core/engine.js';
+
 /** 204 and 205 have no body, and 206 has a part of one: none of them can stand for another status, nor another for them. */
 const ABOUT_THE_BODY: ReadonlySet<number> = new Set([204, 205, 206]);
 
@@ -7,7 +9,11 @@ export function isExchangeable(status: unknown): boolean {
   return status >= 200 && status < 300 && !ABOUT_THE_BODY.has(status);
 }
 
-/** The status of a replay, where the route asks for one. */
-export function replayStatus(original: number, asked: 'original' | number): number {
-  return asked !== 'original' && isExchangeable(original) ? asked : original;
+/** The status of a replay. What a handler threw keeps its own, even where a filter told it as a success. */
+export function replayStatus(
+  { status, response }: Pick<ReplayedRecord, 'status' | 'response'>,
+  asked: 'original' | number,
+): number {
+  const isSuccess = status === 'completed' && isExchangeable(response.status);
+  return isSuccess && asked !== 'original' ? asked : response.status;
 }

@@ -120,7 +120,8 @@ function interpret(row: ClaimRow | undefined): Finding {
   if (row.format_version > FORMAT_VERSION || !isKnownMode(row.mode)) {
     throw new IdempotencyFailure(idempotencyError('IDEMPOTENCY_RECORD_UNREADABLE'));
   }
-  if (row.status !== 'processing') return { kind: 'recorded', record: recordOf(row, fingerprint) };
+  if (row.status !== 'processing')
+    return { kind: 'recorded', record: recordOf(row, row.status, fingerprint) };
   // The acknowledgement of this very claim was lost.
   if (row.mine) return { kind: 'claimed', createdAt, attempt };
   if (remaining !== null && remaining <= 0) return { kind: 'lapsed', fingerprint, attempt, createdAt };
@@ -131,9 +132,13 @@ function isKnownMode(mode: string): boolean {
   return mode === 'transaction' || mode === 'lease';
 }
 
-function recordOf(row: ClaimRow, fingerprint: Buffer): IdempotencyRecord {
-  const { response_status: status, response_headers: headers, response_body: body } = row;
+function recordOf(
+  row: ClaimRow,
+  status: IdempotencyRecord['status'],
+  fingerprint: Buffer,
+): IdempotencyRecord {
+  const { response_status: sent, response_headers: headers, response_body: body } = row;
   const response =
-    status === null ? undefined : { status, headers: headers ?? [], body: body ?? Buffer.alloc(0) };
-  return { fingerprint, formatVersion: row.format_version, createdAt: row.created_at, response };
+    sent === null ? undefined : { status: sent, headers: headers ?? [], body: body ?? Buffer.alloc(0) };
+  return { status, fingerprint, formatVersion: row.format_version, createdAt: row.created_at, response };
 }

@@ -1,5 +1,16 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
-import { Body, Controller, Header, HttpCode, HttpException, Post } from '@nestjs/common';
+import {
+  Body,
+  Catch,
+  Controller,
+  Header,
+  HttpCode,
+  HttpException,
+  Post,
+  UseFilters,
+  type ArgumentsHost,
+  type ExceptionFilter,
+} from '@nestjs/common';
 import { Idempotent, type IdempotencyError } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
 import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
@@ -17,6 +28,16 @@ let formatted: IdempotencyError[] = [];
 function answer(): object {
   runs += 1;
   return { id: randomUUID() };
+}
+
+@Catch(HttpException)
+class EnvelopeFilter implements ExceptionFilter {
+  catch({ message }: HttpException, host: ArgumentsHost): void {
+    const response = host
+      .switchToHttp()
+      .getResponse<{ status(code: number): { send(body: object): void } }>();
+    response.status(200).send({ ok: false, message });
+  }
 }
 
 @Controller('answers')
@@ -76,6 +97,15 @@ class AnswersController {
   failed(@Body() { status = 402 }: { status?: number }): never {
     runs += 1;
     throw new HttpException({ why: 'no money' }, status);
+  }
+
+  /** An error that the application tells with a status of success. */
+  @Post('enveloped')
+  @UseFilters(EnvelopeFilter)
+  @Idempotent({ answers: { replay: 202 } })
+  enveloped(): never {
+    runs += 1;
+    throw new HttpException('no money', 402);
   }
 
   @Post('running')
@@ -142,6 +172,7 @@ describe.each(ADAPTERS)('statuses that a route chooses (%s)', (adapter) => {
     ['part', 206],
     ['elsewhere', 303],
     ['failed', 402],
+    ['enveloped', 200],
   ])('a replay of %s stays %i', async (route, status) => {
     const original = await send(route);
     expect(original.status).toBe(status);

@@ -19,6 +19,7 @@ const CLAIM: Claim = {
 
 const RECORD: IdempotencyRecord = {
   fingerprint: FINGERPRINT,
+  status: 'completed',
   formatVersion: FORMAT_VERSION,
   response: RESPONSE,
   createdAt: new Date(0),
