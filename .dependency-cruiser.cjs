@@ -31,20 +31,20 @@ module.exports = {
       name: 'postgres-knows-no-http',
       severity: 'error',
       from: { path: '^lib/postgres/' },
-      to: { path: '^lib/(http|purge|client)/|node_modules/(@nestjs/platform-|express|fastify)' },
+      to: { path: '^lib/(http|purge|run|client)/|node_modules/(@nestjs/platform-|express|fastify)' },
     },
     {
       name: 'http-knows-no-postgres',
       comment: 'HTTP talks to the ports in the core.',
       severity: 'error',
       from: { path: '^lib/http/' },
-      to: { path: '^lib/(postgres|purge|client)/|node_modules/(typeorm|pg|@nestjs/typeorm)/' },
+      to: { path: '^lib/(postgres|purge|run|client)/|node_modules/(typeorm|pg|@nestjs/typeorm)/' },
     },
     {
       name: 'purge-knows-no-http',
       severity: 'error',
       from: { path: '^lib/purge/' },
-      to: { path: '^lib/(http|client)/' },
+      to: { path: '^lib/(http|run|client)/' },
     },
     {
       name: 'adapters-know-no-module',

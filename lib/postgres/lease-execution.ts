@@ -179,8 +179,8 @@ export class LeaseExecution implements Execution, AmbientFrame {
 /** The effect happened and its record did not: the lease lapses, and the outcome counts as unknown. */
 function unrecorded(cause: unknown): IdempotencyFailure {
   const detail =
-    'The request was carried out, but that could not be recorded. Retry with the same key: the outcome is settled as the ' +
-    'route says.';
+    'The request was carried out, but that could not be recorded. Retry with the same key: the outcome is settled as ' +
+    '`onOutcomeUnknown` says.';
   return new IdempotencyFailure(idempotencyError('IDEMPOTENCY_OUTCOME_UNKNOWN', { detail }), { cause });
 }
 
