@@ -90,5 +90,11 @@ export default defineConfig(
       },
     },
   },
+  {
+    files: ['sample-app/start-page/public/*.js'],
+    languageOptions: {
+      globals: { Option: 'readonly', crypto: 'readonly', document: 'readonly', performance: 'readonly' },
+    },
+  },
   prettier,
 );

@@ -7,6 +7,7 @@ import { ChargesModule } from './charges/charges.module.js';
 import { JobsModule } from './jobs/jobs.module.js';
 import { RewardsModule } from './rewards/rewards.module.js';
 import { ShippingModule } from './shipping/shipping.module.js';
+import { StartPageModule } from './start-page/start-page.module.js';
 import { SupportModule } from './support/support.module.js';
 import { WebhooksModule } from './webhooks/webhooks.module.js';
 
@@ -26,6 +27,7 @@ export class SampleModule {
         JobsModule,
         RewardsModule,
         ShippingModule,
+        StartPageModule,
         SupportModule,
         WebhooksModule,
       ],
