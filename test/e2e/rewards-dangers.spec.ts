@@ -10,6 +10,7 @@ import {
   holdWallets,
   NO_TRACES,
   ORDER,
+  ORDERS,
   resetRewards,
   RewardsClient,
   startRewards,
@@ -70,50 +71,47 @@ describe.each(['express', 'fastify'] as const)(
     /** Retries as the contract's clients do, but also after a 409. */
     async function retryUntilCreated(): Promise<HttpResponse> {
       return eventually(async () => {
-        const response = await client.post('orders', ORDER, key);
+        const response = await client.post(ORDERS, ORDER, key);
         return response.status === 201 && response;
       });
     }
 
     it('retry after a network timeout: the original takes effect once, and the retry gets its answer', async () => {
       wallets = await holdWallets(database);
-      const original = client.startPost('orders', ORDER, key);
+      const original = client.startPost(ORDERS, ORDER, key);
       await wallets.awaited();
       original.destroy();
       await expect(original.response).rejects.toThrow();
 
       // Sent while the original still runs: it waits for the result instead of being refused.
       const arrived = once(rewards.app.getHttpServer() as Server, 'request');
-      const retry = client.startPost('orders', ORDER, key);
+      const retry = client.startPost(ORDERS, ORDER, key);
       await arrived;
       await wallets.release();
       const retried = await retry.response;
       expect(retried.status).toBe(201);
       expect(isReplay(retried)).toBe(true);
-      expect((await client.get('orders')).json()).toEqual([retried.json()]);
+      expect((await client.get(ORDERS)).json()).toEqual([retried.json()]);
       expect(await traces(database)).toEqual(ONE_ORDER);
     });
 
     it('double click: one order', async () => {
-      const responses = await Promise.all([
-        client.post('orders', ORDER, key),
-        client.post('orders', ORDER, key),
-      ]);
+      const responses = await Promise.all([client.post(ORDERS, ORDER, key), client.post(ORDERS, ORDER, key)]);
       expectOneRun(responses);
       expect(await traces(database)).toEqual(ONE_ORDER);
-      expect(isReplay(await client.post('orders', ORDER, key))).toBe(true);
+      expect(isReplay(await client.post(ORDERS, ORDER, key))).toBe(true);
     });
 
     it('a load balancer that sends the request twice, to two instances: one order', async () => {
       const second = await startRewards(adapter, database.url);
       try {
         const responses = await Promise.all([
-          client.post('orders', ORDER, key),
-          second.client.post('orders', ORDER, key),
+          client.post(ORDERS, ORDER, key),
+          second.client.post(ORDERS, ORDER, key),
         ]);
         expectOneRun(responses);
         expect(await traces(database)).toEqual(ONE_ORDER);
-        expect(isReplay(await second.client.post('orders', ORDER, key))).toBe(true);
+        expect(isReplay(await second.client.post(ORDERS, ORDER, key))).toBe(true);
       } finally {
         await second.app.close();
       }
@@ -128,7 +126,7 @@ describe.each(['express', 'fastify'] as const)(
       );
       const doomed = new RewardsClient(await child.nextLine());
       wallets = await holdWallets(database);
-      const original = doomed.startPost('orders', ORDER, key);
+      const original = doomed.startPost(ORDERS, ORDER, key);
       await wallets.awaited();
       await child.kill('SIGKILL');
       await expect(original.response).rejects.toThrow();
@@ -137,18 +135,18 @@ describe.each(['express', 'fastify'] as const)(
       const retried = await retryUntilCreated();
       expect(isReplay(retried)).toBe(false);
       expect(await traces(database)).toEqual(ONE_ORDER);
-      expect((await client.get('orders')).json()).toEqual([retried.json()]);
+      expect((await client.get(ORDERS)).json()).toEqual([retried.json()]);
     });
 
     it('another body under the key of a request that is still running: 409, and 422 once it is done', async () => {
       wallets = await holdWallets(database);
-      const original = client.startPost('orders', ORDER, key);
+      const original = client.startPost(ORDERS, ORDER, key);
       await wallets.awaited();
-      expect((await client.post('orders', { ...ORDER, quantity: 1 }, key)).status).toBe(409);
+      expect((await client.post(ORDERS, { ...ORDER, quantity: 1 }, key)).status).toBe(409);
       expect(await traces(database)).toEqual(NO_TRACES);
       await wallets.release();
       expect((await original.response).status).toBe(201);
-      expect((await client.post('orders', { ...ORDER, quantity: 1 }, key)).status).toBe(422);
+      expect((await client.post(ORDERS, { ...ORDER, quantity: 1 }, key)).status).toBe(422);
       expect(await traces(database)).toEqual(ONE_ORDER);
     });
   },

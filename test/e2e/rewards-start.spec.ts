@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { readSettings } from '../../sample-app/settings.js';
 import { runTypeScript, type TypeScriptProcess } from '../helpers/child-process.js';
 import { createEmptyDatabase, type TestDatabase } from '../helpers/database.js';
-import { CLIENT, ORDER, OTHER_CLIENT, RewardsClient } from './rewards.fixture.js';
+import { CLIENT, ORDER, ORDERS, OTHER_CLIENT, RewardsClient } from './rewards.fixture.js';
 
 const READY = /^Ready on (http:\/\/127\.0\.0\.1:\d+) \((express|fastify)\)$/;
 
@@ -59,7 +59,7 @@ describe('start of the sample application', () => {
       }
       expect(lines.join('\n')).not.toContain(database.url);
 
-      const response = await new RewardsClient(address).post('orders', ORDER, `key-${ADAPTER}`);
+      const response = await new RewardsClient(address).post(ORDERS, ORDER, `key-${ADAPTER}`);
       expect(response.status).toBe(201);
 
       await process.kill('SIGTERM');

@@ -22,14 +22,53 @@ export const OTHER_CLIENT: Credentials = {
   'X-API-Secret': 'other-secret-here',
 };
 
+export const ORDERS = '/api/v1/orders';
+export const PAYOUTS = '/api/v1/payouts';
+export const WALLET = '/api/v1/wallet';
+export const PORTAL_ORDERS = '/client/api/orders';
+export const PORTAL_PAYOUTS = '/client/api/payouts';
+export const CART = '/client/api/cart';
+export const CHECKOUT = '/client/api/cart/checkout';
+
 /** Costs 500.00. */
 export const ORDER = { product_id: 123, denomination: 100, quantity: 5 };
 export const PAYOUT = { amount: '25.00' };
+/** What is in each cart at first; costs 100.00. */
+export const CART_ITEMS = [
+  { product_id: 123, denomination: 25, quantity: 2 },
+  { product_id: 123, denomination: 50, quantity: 1 },
+];
+const TOO_DEAR = { ...ORDER, quantity: 101 };
 
-/** The endpoints that need a key, each with a valid body. */
+const ORDERING = {
+  body: ORDER,
+  other: { ...ORDER, quantity: 6 },
+  tooDear: TOO_DEAR,
+  effect: { orders: 1, payouts: 0, balance: '9500.00' },
+};
+const PAYING_OUT = {
+  body: PAYOUT,
+  other: { amount: '26.00' },
+  tooDear: { amount: '10000.01' },
+  effect: { orders: 0, payouts: 1, balance: '9975.00' },
+};
+
+/**
+ * The endpoints that need a key, each with a valid body, another one, one that the wallet cannot pay, and what the first
+ * leaves behind.
+ */
 export const ENDPOINTS = [
-  ['orders', ORDER],
-  ['payouts', PAYOUT],
+  { path: ORDERS, ...ORDERING },
+  { path: PAYOUTS, ...PAYING_OUT },
+  { path: PORTAL_ORDERS, ...ORDERING },
+  { path: PORTAL_PAYOUTS, ...PAYING_OUT },
+  {
+    path: CHECKOUT,
+    body: { items: CART_ITEMS },
+    other: { items: CART_ITEMS.slice(1) },
+    tooDear: { items: [...CART_ITEMS, TOO_DEAR] },
+    effect: { orders: 2, payouts: 0, balance: '9900.00' },
+  },
 ] as const;
 
 /** Calls the API as a client that knows nothing of the implementation. */
@@ -39,23 +78,23 @@ export class RewardsClient {
     private readonly credentials: object = CLIENT,
   ) {}
 
-  get(resource: string): Promise<HttpResponse> {
-    return sendRequest(`${this.base}/api/v1/${resource}`, { headers: { ...this.credentials } });
+  get(path: string, headers: object = {}): Promise<HttpResponse> {
+    return sendRequest(`${this.base}${path}`, { headers: { ...this.credentials, ...headers } });
   }
 
   /** Without a key, the header is left out. */
-  post(resource: string, body: unknown, key?: string): Promise<HttpResponse> {
-    return postJson(`${this.base}/api/v1/${resource}`, body, this.headers(key));
+  post(path: string, body: unknown, key?: string): Promise<HttpResponse> {
+    return postJson(`${this.base}${path}`, body, this.headers(key));
+  }
+
+  put(path: string, body: unknown): Promise<HttpResponse> {
+    return postJson(`${this.base}${path}`, body, this.headers(undefined), { method: 'PUT' });
   }
 
   /** As `post`, for callers that break off. */
-  startPost(resource: string, body: unknown, key: string): HttpRequestInFlight {
+  startPost(path: string, body: unknown, key: string): HttpRequestInFlight {
     const headers = { ...this.headers(key), 'Content-Type': 'application/json' };
-    return startRequest(`${this.base}/api/v1/${resource}`, {
-      method: 'POST',
-      headers,
-      body: JSON.stringify(body),
-    });
+    return startRequest(`${this.base}${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
   }
 
   as(credentials: object): RewardsClient {
@@ -70,6 +109,7 @@ export class RewardsClient {
 /** A running instance of the sample application. */
 export interface RunningRewards {
   readonly app: INestApplication;
+  readonly url: string;
   readonly client: RewardsClient;
 }
 
@@ -78,13 +118,20 @@ export async function startRewards(adapter: AdapterName, databaseUrl: string): P
   // Nest warns that two instances in one process have data sources of the same name.
   const app = await createSampleApp({ databaseUrl, adapter, logger: ['error'] });
   await app.listen(0, '127.0.0.1');
-  return { app, client: new RewardsClient(await app.getUrl()) };
+  const url = await app.getUrl();
+  return { app, url, client: new RewardsClient(url) };
 }
 
 /** As after the first start. */
 export async function resetRewards(database: TestDatabase): Promise<void> {
-  await database.query('TRUNCATE orders, payouts, idempotency_records');
+  await database.query('TRUNCATE orders, payouts, cart_items, idempotency_records');
   await database.query(`UPDATE wallets SET balance = '10000.00'`);
+  await database.query(
+    `INSERT INTO cart_items (client_id, product_id, denomination, quantity)
+     SELECT id, product_id, denomination, quantity
+       FROM api_clients, json_to_recordset($1) AS item (product_id int, denomination int, quantity int)`,
+    [JSON.stringify(CART_ITEMS)],
+  );
 }
 
 /** Everything that requests of the first client and their records have left in the database. */
@@ -107,10 +154,17 @@ export async function traces(database: TestDatabase): Promise<Traces> {
   return row!;
 }
 
+/** What takes money out of a wallet. */
+const CHARGING = 'UPDATE "wallets"';
+
 /** Wallets that nobody can charge at the moment. */
 export interface HeldWallets {
-  /** Resolves when so many requests have created their row and wait for a wallet. */
-  awaited(requests?: number): Promise<void>;
+  /** Resolves when a request has created its row and waits for a wallet. */
+  awaited(): Promise<void>;
+  /** Resolves when a statement that begins so waits for a lock. */
+  blocked(statement: string): Promise<void>;
+  /** Ends the database connection of the request that waits. */
+  breakWaiting(): Promise<void>;
   /** Lets them go on. May be called twice. */
   release(): Promise<void>;
 }
@@ -127,15 +181,22 @@ export async function holdWallets(database: TestDatabase): Promise<HeldWallets> 
     await client.query('COMMIT');
   });
   await Promise.race([held.promise, holding]);
+  const blocked = async (statement: string): Promise<void> => {
+    await eventually(async () => (await backendsBlockedIn(statement)).length > 0);
+  };
+  const backendsBlockedIn = (statement: string): Promise<{ pid: number }[]> =>
+    database.query(
+      `SELECT pid FROM pg_stat_activity
+       WHERE datname = current_database() AND wait_event_type = 'Lock' AND starts_with(query, $1)`,
+      [statement],
+    );
   return {
-    awaited: async (requests = 1) => {
-      await eventually(async () => {
-        const [row] = await database.query<{ waiting: number }>(
-          `SELECT count(*)::int AS waiting FROM pg_stat_activity
-           WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'UPDATE "wallets"%'`,
-        );
-        return row?.waiting === requests;
-      });
+    awaited: () => blocked(CHARGING),
+    blocked,
+    breakWaiting: async () => {
+      for (const { pid } of await backendsBlockedIn(CHARGING)) {
+        await database.query('SELECT pg_terminate_backend($1)', [pid]);
+      }
     },
     release: async () => {
       gate.resolve();
