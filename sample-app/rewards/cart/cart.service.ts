@@ -1,9 +1,10 @@
-import { ConflictException, Injectable } from '@nestjs/common';
+import { ConflictException, Injectable, NotFoundException } from '@nestjs/common';
 import { InjectRepository } from '@nestjs/typeorm';
-import { Repository } from 'typeorm';
+import { In, Repository } from 'typeorm';
 import type { CreateOrderDto } from '../orders/create-order.dto.js';
 import type { Order } from '../orders/order.entity.js';
 import { OrdersService } from '../orders/orders.service.js';
+import { Product } from '../products/product.entity.js';
 import { CartItem } from './cart-item.entity.js';
 
 /** Keeps carts, and turns them into orders. */
@@ -11,6 +12,7 @@ import { CartItem } from './cart-item.entity.js';
 export class CartService {
   constructor(
     @InjectRepository(CartItem) private readonly items: Repository<CartItem>,
+    @InjectRepository(Product) private readonly products: Repository<Product>,
     private readonly orders: OrdersService,
   ) {}
 
@@ -27,6 +29,10 @@ export class CartService {
 
   /** Puts these things, and nothing else, into the client's cart. */
   async replace(clientId: string, contents: readonly CreateOrderDto[]): Promise<void> {
+    const ids = contents.map(({ product_id: id }) => id);
+    const known = new Set((await this.products.findBy({ id: In(ids) })).map(({ id }) => id));
+    const unknown = ids.find((id) => !known.has(id));
+    if (unknown !== undefined) throw new NotFoundException(`There is no product ${unknown}`);
     await this.items.manager.transaction(async (manager) => {
       await manager.delete(CartItem, { clientId });
       const items = contents.map(({ product_id: productId, denomination, quantity }) => {
