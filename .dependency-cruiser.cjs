@@ -110,7 +110,7 @@ module.exports = {
       name: 'published-code-declares-its-dependencies',
       severity: 'error',
       from: { path: '^(lib|migrations)/' },
-      to: { dependencyTypes: ['npm-no-pkg', 'npm-unknown'] },
+      to: { dependencyTypesNot: ['npm-peer'], dependencyTypes: ['npm-no-pkg', 'npm-unknown'] },
     },
   ],
   options: {

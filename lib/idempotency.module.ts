@@ -9,6 +9,7 @@ import type {
 import { validateModuleOptions } from './idempotency.options.validation.js';
 import { IdempotencyRuntime } from './idempotency.runtime.js';
 import { IdempotencyService } from './idempotency.service.js';
+import { describeRoutes } from './openapi/describe-routes.js';
 import { IdempotencyPurgeService } from './purge/purge.service.js';
 
 const OPTIONS = Symbol.for('nestjs-pg-idempotency:options');
@@ -17,12 +18,16 @@ const PROVIDERS: Provider[] = [
   {
     provide: IdempotencyRuntime,
     inject: [OPTIONS, ApplicationConfig, ModulesContainer, ModuleRef],
-    useFactory: (
+    useFactory: async (
       options: IdempotencyModuleOptions,
       config: ApplicationConfig,
       modules: ModulesContainer,
       moduleRef: ModuleRef,
-    ) => new IdempotencyRuntime(options, config, modules, moduleRef),
+    ) => {
+      const runtime = new IdempotencyRuntime(options, config, modules, moduleRef);
+      await describeRoutes(modules, options);
+      return runtime;
+    },
   },
   {
     provide: IdempotencyPurgeService,

@@ -4,12 +4,12 @@ import { NEVER, of, throwError, type Observable } from 'rxjs';
 import type { IdempotencyEngine, ReplayedRecord } from '../core/engine.js';
 import type { IdempotencyError } from '../core/errors.js';
 import type { Execution } from '../core/store.js';
+import { answeredAs } from './answered-as.js';
 import { exchangeOf, type Exchange } from './exchange.js';
 import { completeRejection, IdempotencyException } from './problem-details.js';
 import { ProtectedRun } from './protected-run.js';
 import { replayStatus } from './replay-status.js';
 import { ResponseRecorder } from './response-recorder.js';
-import type { RouteSettings } from './route-settings.js';
 import type { RoutePlan, RouteRegistry } from './route-registry.js';
 import { prepare } from './preparation.js';
 
@@ -46,7 +46,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
         const decision = await this.engine().decide(prepared.claim, plan.settings.duplicates);
         if (decision.kind === 'run') return this.#run(visit, decision.execution);
         if (decision.kind === 'replay') return this.#replay(visit, decision.record);
-        return this.#reject(visit, withStatus(decision.error, plan.settings), decision.cause);
+        return this.#reject(visit, answeredAs(decision.error, plan.settings), decision.cause);
       }
     }
   }
@@ -113,18 +113,6 @@ function reasonOf(cause: unknown): string {
   const { driverError = cause } = cause as { driverError?: unknown };
   const { severity, code } = driverError as { severity?: unknown; code?: unknown };
   return typeof severity === 'string' ? `: SQLSTATE ${String(code)}` : `: ${cause.message}`;
-}
-
-/** Answers to duplicates have the statuses that the route asks for. */
-function withStatus(error: IdempotencyError, { answers }: RouteSettings): IdempotencyError {
-  switch (error.code) {
-    case 'IDEMPOTENCY_IN_PROGRESS':
-      return { ...error, status: answers.inProgress };
-    case 'IDEMPOTENCY_KEY_REUSED':
-      return { ...error, status: answers.reused };
-    default:
-      return error;
-  }
 }
 
 function without(headers: OutgoingHttpHeaders, names: readonly string[]): OutgoingHttpHeaders {

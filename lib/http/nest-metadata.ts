@@ -7,6 +7,7 @@ export const METHOD = 'method';
 export const VERSION = '__version__';
 export const SSE = '__sse__';
 export const RENDER = '__renderTemplate__';
+export const HTTP_CODE = '__httpCode__';
 export const HEADERS = '__headers__';
 export const ROUTE_ARGUMENTS = '__routeArguments__';
 export const RESPONSE_PASSTHROUGH = '__responsePassthrough__';
@@ -15,6 +16,7 @@ export const GRAPHQL_RESOLVER = 'graphql:resolver_type';
 export const MESSAGE_PATTERN = 'microservices:pattern';
 export const GATEWAY_MESSAGE = 'websockets:message_mapping';
 
-/** Numbers of `@Res()` and `@Next()` among the kinds of route arguments. */
+/** Numbers of `@Res()`, `@Next()` and `@Body()` among the kinds of route arguments. */
 export const RESPONSE_ARGUMENT = 1;
 export const NEXT_ARGUMENT = 2;
+export const BODY_ARGUMENT = 3;

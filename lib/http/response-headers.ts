@@ -15,12 +15,13 @@ const OFF: ResponseHeaderNames = { key: false, replayed: false, createdAt: false
 export class ResponseHeaders {
   /** In lower case, as everything here. */
   readonly names: readonly string[];
-  readonly #names: ResponseHeaderNames;
+  /** As they are written. */
+  readonly byMeaning: ResponseHeaderNames;
 
   /** Options of module, controller and method, in that order. */
   constructor(layers: readonly (false | ResponseHeaderOptions | undefined)[]) {
-    this.#names = layers.reduce<ResponseHeaderNames>(narrowed, DEFAULT_NAMES);
-    this.names = Object.values(this.#names)
+    this.byMeaning = layers.reduce<ResponseHeaderNames>(narrowed, DEFAULT_NAMES);
+    this.names = Object.values(this.byMeaning)
       .filter((name) => name !== false)
       .map((name) => name.toLowerCase());
   }
@@ -41,7 +42,7 @@ export class ResponseHeaders {
   }
 
   #header(which: keyof ResponseHeaderOptions, value: string): OutgoingHttpHeaders {
-    const name = this.#names[which];
+    const name = this.byMeaning[which];
     return name === false ? {} : { [name.toLowerCase()]: value };
   }
 }

@@ -1,5 +1,5 @@
 import { RequestMethod, type ExecutionContext } from '@nestjs/common';
-import { MetadataScanner, type ApplicationConfig, type ModulesContainer } from '@nestjs/core';
+import type { ApplicationConfig, ModulesContainer } from '@nestjs/core';
 import { IdempotencyUsageError } from '../core/errors.js';
 import type { IdempotencyModuleOptions, IdempotentRouteOptions } from '../idempotency.options.js';
 import {
@@ -11,13 +11,11 @@ import {
 } from './endpoint.js';
 import type { Exchange } from './exchange.js';
 import * as nest from './nest-metadata.js';
+import { methodNames, methodOf, type Controller, type Handler } from './protected-routes.js';
 import { refuseOverride, refuseUnsupported, replacedOnInstance } from './route-refusals.js';
 import { marksOf } from './route-mark.js';
 import { sharedName } from './response-headers.js';
 import { routeSettings, type RouteSettings } from './route-settings.js';
-
-type Controller = abstract new (...args: never[]) => object;
-type Handler = (...args: unknown[]) => unknown;
 
 /** How the framework answers for a handler, which decides how a replay is triggered. */
 type AnsweredBy = 'framework' | 'handler' | 'view';
@@ -145,14 +143,6 @@ function assertConsistent({ name, settings: { keyRules, responseHeaders } }: Rou
     'IDEMPOTENCY_OPTIONS_INVALID',
     `@Idempotent() on ${name}: option ${complaint}.`,
   );
-}
-
-function methodNames(controller: Controller): string[] {
-  return new MetadataScanner().getAllMethodNames(controller.prototype as object);
-}
-
-function methodOf(target: object, name: string): Handler {
-  return Reflect.get(target, name) as Handler;
 }
 
 function refuseOnProvider(provider: Controller): void {

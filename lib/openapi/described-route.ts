@@ -1,0 +1,10 @@
+import type { ProtectedRoute } from '../http/protected-routes.js';
+import type { RouteSettings } from '../http/route-settings.js';
+
+/** A protected route, and how swagger's decorators are put on it. */
+export interface DescribedRoute extends ProtectedRoute {
+  readonly settings: RouteSettings;
+  readonly apply: (
+    decorator: (target: object, name: string, descriptor: { value: unknown }) => unknown,
+  ) => void;
+}
