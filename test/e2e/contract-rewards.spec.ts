@@ -325,7 +325,9 @@ describe.each(ADAPTERS)('rewards API on %s', (adapter) => {
       await wallets.awaited();
       const server = rewards.app.getHttpServer() as Server;
       let arrived = 0;
-      const count = (): void => void arrived++;
+      const count = (): void => {
+        arrived++;
+      };
       server.on('request', count);
       const duplicates = Array.from({ length: 3 }, () => client.post(path, body, key));
       await eventually(() => arrived === duplicates.length);
