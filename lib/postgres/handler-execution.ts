@@ -46,11 +46,9 @@ export class HandlerExecution implements IdempotencyExecution {
     return this.parts.manager();
   }
 
-  transaction<T>(work: (manager: EntityManager) => Promise<T>): Promise<T> {
-    return this.parts.transaction(work);
-  }
+  // Bound, because handlers take an execution apart: `({ deriveKey, signal }) => …`.
+  readonly transaction = <T>(work: (manager: EntityManager) => Promise<T>): Promise<T> =>
+    this.parts.transaction(work);
 
-  deriveKey(name: string): string {
-    return derivedKey(this.claim.identity, name);
-  }
+  readonly deriveKey = (name: string): string => derivedKey(this.claim.identity, name);
 }

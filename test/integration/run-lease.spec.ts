@@ -66,6 +66,19 @@ describe('IdempotencyService.run in lease mode', () => {
     expect(await shopState(database)).toMatchObject({ orders: 1, records: 1 });
   });
 
+  it.each(['transaction', 'lease'] as const)(
+    'has an execution that can be taken apart (%s)',
+    async (mode) => {
+      const task = leaseTask(`apart-${mode}`, { mode });
+      const { value } = await service.run(task, async ({ deriveKey, transaction, signal }) => {
+        await transaction(() => saveOrder());
+        return { key: deriveKey('charge'), aborted: signal.aborted };
+      });
+      expect(value).toEqual({ key: expect.stringMatching(/^[\w-]{43}$/), aborted: false });
+      expect(await shopState(database)).toMatchObject({ orders: 1 });
+    },
+  );
+
   it('tells a redelivery that overlaps, in another process, when to come back', async () => {
     const other = await Worker.start({ databaseUrl: database.url });
     const [entered, go] = [deferred(), deferred()];
