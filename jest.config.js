@@ -11,6 +11,8 @@ export default {
   transform: { '^.+\\.ts$': ['@swc/jest', swcOptions] },
   moduleNameMapper: {
     '^(\\.{1,2}/.*)\\.js$': '$1',
+    // Before Node 24 Jest cannot require ES modules, which @fastify/static does: this is the same, as CommonJS.
+    '^content-disposition$': '<rootDir>/node_modules/content-disposition',
     '^nestjs-pg-idempotency$': '<rootDir>/lib/index.ts',
     '^nestjs-pg-idempotency/migrations$': '<rootDir>/migrations/index.ts',
   },

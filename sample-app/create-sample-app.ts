@@ -2,6 +2,7 @@ import { ValidationPipe, type INestApplication, type LoggerService, type LogLeve
 import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
+import { describeApi } from './describe-api.js';
 import { SampleModule } from './sample.module.js';
 import type { AdapterName } from './settings.js';
 
@@ -29,5 +30,6 @@ export async function createSampleApp({
     rawBody: true,
   });
   app.useGlobalPipes(new ValidationPipe({ transform: true, whitelist: true, forbidNonWhitelisted: true }));
+  describeApi(app);
   return app;
 }

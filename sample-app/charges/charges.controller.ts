@@ -1,4 +1,5 @@
 import { Body, Controller, Get, Post, Query, Req, UseGuards } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import type { AuthenticatedRequest } from '../auth/authenticated-request.js';
 import type { Charge } from './charge.entity.js';
@@ -10,6 +11,7 @@ import { ChargesService } from './charges.service.js';
 type ChargeResponse = Pick<Charge, 'id' | 'amount' | 'ref' | 'status'>;
 
 /** `/charges` */
+@ApiTags('charges')
 @Controller('charges')
 @UseGuards(ChargesGuard)
 export class ChargesController {

@@ -1,4 +1,5 @@
 import { Body, Controller, HttpCode, Post, Req, UseGuards } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import type { AuthenticatedRequest } from '../auth/authenticated-request.js';
 import { CreateChargeDto } from '../charges/charges.dto.js';
@@ -6,6 +7,7 @@ import { ChargesGuard, ownerOf } from '../charges/charges.guard.js';
 import { ChargeQueue } from './charge-queue.js';
 
 /** `/jobs`: charges that are made later, by a worker. */
+@ApiTags('jobs')
 @Controller('jobs')
 @UseGuards(ChargesGuard)
 export class JobsController {

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { Controller, Get, Header, NotFoundException, Param } from '@nestjs/common';
+import { ApiExcludeController } from '@nestjs/swagger';
 import { SEEDED_CLIENTS } from '../database/seeds.js';
 
 const PUBLIC = new URL('./public/', import.meta.url);
@@ -7,6 +8,7 @@ const SCRIPTS: readonly string[] = ['page.js', 'api.js', 'log.js'];
 
 /** The page at `/`, on which a person plays the clients. It is plain files: nothing is built, and nothing comes from elsewhere. */
 @Controller()
+@ApiExcludeController()
 export class StartPageController {
   @Get()
   @Header('Content-Type', 'text/html; charset=utf-8')

@@ -1,4 +1,5 @@
 import { Controller, HttpCode, Post, Req, UseGuards } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { Idempotent, sharedClient } from 'nestjs-pg-idempotency';
 import { SEEDED_CLIENTS } from '../database/seeds.js';
 import { TicketsService } from '../support/tickets/tickets.service.js';
@@ -14,6 +15,7 @@ interface WebhookRequest {
 }
 
 /** `/webhooks/stripe`: redeliveries of an event are acknowledged as the first one was. */
+@ApiTags('webhooks')
 @Controller('webhooks')
 @UseGuards(WebhookSignatureGuard)
 export class WebhooksController {

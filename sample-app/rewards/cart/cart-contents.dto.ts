@@ -1,3 +1,4 @@
+import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
 import { Type } from 'class-transformer';
 import { ArrayMaxSize, ArrayUnique, IsArray, IsOptional, ValidateNested } from 'class-validator';
 import { CreateOrderDto } from '../orders/create-order.dto.js';
@@ -9,6 +10,7 @@ const identify = (item?: Partial<CreateOrderDto>): string => `${item?.product_id
 
 /** Body of `PUT /client/api/cart`. */
 export class CartContentsDto {
+  @ApiProperty({ type: [CreateOrderDto] })
   @IsArray()
   @ArrayMaxSize(LARGEST_CART)
   @ArrayUnique(identify, { message: 'items must name each denomination of a product once' })
@@ -19,6 +21,7 @@ export class CartContentsDto {
 
 /** Body of `POST /client/api/cart/checkout`: what to order in place of what is in the cart. */
 export class CheckoutDto {
+  @ApiPropertyOptional({ type: [CreateOrderDto] })
   @IsOptional()
   @IsArray()
   @ArrayMaxSize(LARGEST_CART)

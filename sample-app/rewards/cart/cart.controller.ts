@@ -1,4 +1,5 @@
 import { Body, Controller, Get, Post, Put, UseGuards } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { ApiSecretGuard } from '../../auth/api-secret.guard.js';
 import { ClientId } from '../../auth/client-id.decorator.js';
@@ -10,6 +11,7 @@ import { CartContentsDto, CheckoutDto } from './cart-contents.dto.js';
 import { CartService } from './cart.service.js';
 
 /** `/client/api/cart` */
+@ApiTags('rewards')
 @Controller('client/api/cart')
 @UseGuards(ApiSecretGuard)
 export class CartController {

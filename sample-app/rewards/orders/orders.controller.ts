@@ -1,4 +1,5 @@
 import { Body, Controller, Get, Post, UseGuards } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { ApiSecretGuard } from '../../auth/api-secret.guard.js';
 import { ClientId } from '../../auth/client-id.decorator.js';
@@ -8,6 +9,7 @@ import { orderResponse, type OrderResponse } from './order-response.js';
 import { OrdersService } from './orders.service.js';
 
 /** `/api/v1/orders`, and the same from the client portal: each path is an endpoint of its own. */
+@ApiTags('rewards')
 @Controller(['api/v1/orders', 'client/api/orders'])
 @UseGuards(ApiSecretGuard)
 export class OrdersController {

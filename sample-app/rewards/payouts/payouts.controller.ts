@@ -1,4 +1,5 @@
 import { Body, Controller, Post, UseGuards } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { ApiSecretGuard } from '../../auth/api-secret.guard.js';
 import { ClientId } from '../../auth/client-id.decorator.js';
@@ -8,6 +9,7 @@ import { payoutResponse, type PayoutResponse } from './payout-response.js';
 import { PayoutsService } from './payouts.service.js';
 
 /** `/api/v1/payouts`, and the same from the client portal: each path is an endpoint of its own. */
+@ApiTags('rewards')
 @Controller(['api/v1/payouts', 'client/api/payouts'])
 @UseGuards(ApiSecretGuard)
 export class PayoutsController {

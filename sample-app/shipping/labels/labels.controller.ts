@@ -1,4 +1,5 @@
 import { Body, Controller, Param, Post, UseFilters, UseGuards } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { ApiKeyGuard } from '../../auth/api-key.guard.js';
 import { ClientId } from '../../auth/client-id.decorator.js';
@@ -9,6 +10,7 @@ import { SHIPPING_IDEMPOTENCY } from '../shipping.idempotency.js';
 import { LabelsService } from './labels.service.js';
 
 /** `/api/v1/labels/…` */
+@ApiTags('shipping')
 @Controller('api/v1/labels')
 @UseGuards(ApiKeyGuard)
 @UseFilters(EnvelopeFilter)

@@ -1,4 +1,5 @@
 import { Body, Controller, Post, UseFilters, UseGuards } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { InjectRepository } from '@nestjs/typeorm';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { Repository } from 'typeorm';
@@ -12,6 +13,7 @@ import { Manifest } from './manifest.entity.js';
 import { SubmitManifestDto } from './submit-manifest.dto.js';
 
 /** `/api/v1/manifests/…` */
+@ApiTags('shipping')
 @Controller('api/v1/manifests')
 @UseGuards(ApiKeyGuard)
 @UseFilters(EnvelopeFilter)

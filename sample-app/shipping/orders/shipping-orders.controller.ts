@@ -1,4 +1,5 @@
 import { Body, Controller, Get, HttpCode, Post, UseFilters, UseGuards } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { ApiKeyGuard } from '../../auth/api-key.guard.js';
 import { ClientId } from '../../auth/client-id.decorator.js';
@@ -12,6 +13,7 @@ import { ShippingOrdersService } from './shipping-orders.service.js';
 type OrderData = Pick<ShippingOrder, 'id' | 'reference' | 'status'>;
 
 /** `/api/v1/orders/…` */
+@ApiTags('shipping')
 @Controller('api/v1/orders')
 @UseGuards(ApiKeyGuard)
 @UseFilters(EnvelopeFilter)

@@ -1,3 +1,4 @@
+import { ApiProperty } from '@nestjs/swagger';
 import { Type } from 'class-transformer';
 import {
   ArrayNotEmpty,
@@ -12,10 +13,12 @@ import {
 import { KeyedDto } from '../keyed.dto.js';
 
 class ShippingItemDto {
+  @ApiProperty({ example: 'mug' })
   @IsString()
   @IsNotEmpty()
   sku!: string;
 
+  @ApiProperty({ example: 2 })
   @IsInt()
   @Min(1)
   quantity!: number;
@@ -23,10 +26,12 @@ class ShippingItemDto {
 
 /** Body of `POST /api/v1/orders/create`. */
 export class CreateShippingOrderDto extends KeyedDto {
+  @ApiProperty({ example: 'R-1' })
   @IsString()
   @IsNotEmpty()
   reference!: string;
 
+  @ApiProperty({ type: [ShippingItemDto] })
   @IsArray()
   @ArrayNotEmpty()
   @ValidateNested({ each: true })
@@ -36,6 +41,7 @@ export class CreateShippingOrderDto extends KeyedDto {
 
 /** Body of `POST /api/v1/orders/void`. */
 export class VoidShippingOrderDto extends KeyedDto {
+  @ApiProperty({ example: '0b8f4f0e-6f0c-4a55-9a3e-1d1f3f6a7c01' })
   @IsUUID()
   orderId!: string;
 }

@@ -1,4 +1,5 @@
 import { Body, Controller, Get, Param, ParseUUIDPipe, Post, UseGuards } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { InjectRepository } from '@nestjs/typeorm';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { Repository } from 'typeorm';
@@ -19,6 +20,7 @@ interface MessageResponse {
 }
 
 /** `/tickets/{id}/messages` */
+@ApiTags('support')
 @Controller('tickets/:ticketId/messages')
 @UseGuards(ApiKeyGuard)
 @Idempotent(SUPPORT_IDEMPOTENCY)

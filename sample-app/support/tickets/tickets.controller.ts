@@ -1,4 +1,5 @@
 import { Body, Controller, Get, Param, ParseUUIDPipe, Patch, Post, UseGuards } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { ApiKeyGuard } from '../../auth/api-key.guard.js';
 import { ClientId } from '../../auth/client-id.decorator.js';
@@ -8,6 +9,7 @@ import { CreateTicketDto, UpdateTicketDto } from './tickets.dto.js';
 import { TicketsService } from './tickets.service.js';
 
 /** `/tickets`: on a class, the protection is for every method that changes something. */
+@ApiTags('support')
 @Controller('tickets')
 @UseGuards(ApiKeyGuard)
 @Idempotent(SUPPORT_IDEMPOTENCY)

@@ -1,3 +1,4 @@
+import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
 import { ArrayMaxSize, IsArray, IsIn, IsNotEmpty, IsOptional, IsString, MaxLength } from 'class-validator';
 
 /** Urgency of a ticket, least first. */
@@ -8,17 +9,20 @@ const MOST_TAGS = 50;
 
 /** Body of `POST /tickets`. */
 export class CreateTicketDto {
+  @ApiProperty({ example: 'Need help' })
   @IsString()
   @IsNotEmpty()
   @MaxLength(LONGEST_TITLE)
   title!: string;
 
   /** Default: `normal`. */
+  @ApiPropertyOptional({ example: 'high' })
   @IsOptional()
   @IsIn(PRIORITIES)
   priority?: string;
 
   /** Default: none. */
+  @ApiPropertyOptional({ type: [String], example: ['billing'] })
   @IsOptional()
   @IsArray()
   @ArrayMaxSize(MOST_TAGS)
@@ -28,22 +32,26 @@ export class CreateTicketDto {
 
 /** Body of `PATCH /tickets/{id}`: what is named is changed. */
 export class UpdateTicketDto {
+  @ApiPropertyOptional({ example: 'Need help' })
   @IsOptional()
   @IsString()
   @IsNotEmpty()
   @MaxLength(LONGEST_TITLE)
   title?: string;
 
+  @ApiPropertyOptional({ example: 'high' })
   @IsOptional()
   @IsIn(PRIORITIES)
   priority?: string;
 
+  @ApiPropertyOptional({ type: [String], example: ['billing'] })
   @IsOptional()
   @IsArray()
   @ArrayMaxSize(MOST_TAGS)
   @IsString({ each: true })
   tags?: string[];
 
+  @ApiPropertyOptional({ example: 'open' })
   @IsOptional()
   @IsIn(STATUSES)
   status?: string;
