@@ -1,4 +1,4 @@
-import type { INestApplication } from '@nestjs/common';
+import type { INestApplication, LogLevel } from '@nestjs/common';
 import { createSampleApp } from '../../sample-app/create-sample-app.js';
 import type { AdapterName } from '../../sample-app/settings.js';
 import { withClient } from '../helpers/admin.js';
@@ -115,8 +115,9 @@ export interface RunningRewards {
 
 /** Starts an instance, which brings all tables itself. */
 export async function startRewards(adapter: AdapterName, databaseUrl: string): Promise<RunningRewards> {
-  // Nest warns that two instances in one process have data sources of the same name.
-  const app = await createSampleApp({ databaseUrl, adapter, logger: ['error'] });
+  // Tests provoke errors on purpose, and Nest warns of two data sources of the same name in one process.
+  const logger: LogLevel[] | false = process.env['TEST_LOG'] ? ['error'] : false;
+  const app = await createSampleApp({ databaseUrl, adapter, logger });
   await app.listen(0, '127.0.0.1');
   const url = await app.getUrl();
   return { app, url, client: new RewardsClient(url) };
