@@ -5,7 +5,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { readSettings } from '../../sample-app/settings.js';
 import { runTypeScript, type TypeScriptProcess } from '../helpers/child-process.js';
 import { createEmptyDatabase, type TestDatabase } from '../helpers/database.js';
-import { CLIENT, ORDER, ORDERS, OTHER_CLIENT, RewardsClient } from './rewards.fixture.js';
+import { sendRequest, type HttpResponse } from '../helpers/http.js';
+import { CLIENT, OTHER_CLIENT } from './rewards.fixture.js';
 
 const READY = /^Ready on (http:\/\/127\.0\.0\.1:\d+) \((express|fastify)\)$/;
 
@@ -36,6 +37,16 @@ describe('start of the sample application', () => {
     return started;
   }
 
+  /** Does what the printed command does. */
+  async function paste(command: string): Promise<HttpResponse> {
+    const headers = [...command.matchAll(/ -H '([^:']+): ([^']+)'/g)].map(
+      ([, name = '', value = '']) => [name, value] as const,
+    );
+    const body = / -d '([^']+)'/.exec(command)?.[1];
+    const url = / '(http:[^']+)'$/.exec(command)?.[1] ?? '';
+    return sendRequest(url, { method: body === undefined ? 'GET' : 'POST', headers, body });
+  }
+
   async function linesUntilReady(process: TypeScriptProcess): Promise<string[]> {
     const lines = [await process.nextLine()];
     while (!READY.test(lines.at(-1)!)) lines.push(await process.nextLine());
@@ -43,24 +54,30 @@ describe('start of the sample application', () => {
   }
 
   it.each(['express', 'fastify'])(
-    'prints the clients and the address, serves and stops on %s',
+    'prints the clients and commands that work, serves and stops on %s',
     async (ADAPTER) => {
       const process = start({ ADAPTER });
       const lines = await linesUntilReady(process);
       const [, address = '', adapter] = READY.exec(lines.at(-1)!) ?? [];
       expect(adapter).toBe(ADAPTER);
       for (const { 'X-API-Key': apiKey, 'X-API-Secret': secret } of [CLIENT, OTHER_CLIENT]) {
-        const commands = lines.filter((line) => line.startsWith('curl ') && line.includes(apiKey));
-        expect(commands).toHaveLength(4);
-        for (const command of commands) {
-          expect(command).toContain(`'X-API-Secret: ${secret}'`);
-          expect(command).toContain(`${address}/api/v1/`);
-        }
+        expect(lines.join('\n')).toContain(`: X-API-Key ${apiKey}, X-API-Secret ${secret}`);
       }
       expect(lines.join('\n')).not.toContain(database.url);
+      expect(lines[0]).toContain(`${address}/ `);
+      expect(lines[0]).toContain(`${address}/docs `);
 
-      const response = await new RewardsClient(address).post(ORDERS, ORDER, `key-${ADAPTER}`);
-      expect(response.status).toBe(201);
+      const commands = lines.filter((line) => line.startsWith('curl '));
+      expect(commands).toHaveLength(11);
+      for (const command of commands) {
+        const first = await paste(command);
+        expect(`${command}: ${first.status}`).toMatch(/: 20[012]$/);
+        if (!command.includes(' -d ')) continue;
+        // On a second adapter the keys are used already.
+        const again = await paste(command);
+        expect(again.headers['idempotency-replayed']).toBe('true');
+        expect(again.text).toBe(first.text);
+      }
 
       await process.kill('SIGTERM');
       expect(process.process.exitCode).toBe(0);
