@@ -59,7 +59,11 @@ describe('the examples of the documentation', () => {
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
   it('compile', async () => {
-    const pages = ['README.md', ...(await readdir('docs')).map((page) => `docs/${page}`)];
+    const names = await readdir('docs', { recursive: true });
+    const pages = [
+      'README.md',
+      ...names.filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`),
+    ];
     const files: string[] = [];
     for (const page of pages) {
       for (const [index, example] of examplesOf(await readFile(page, 'utf8')).entries()) {

@@ -1,18 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
-import { dirname, join, relative } from 'node:path';
+import { readFile } from 'node:fs/promises';
 import { runTypeScript, type TypeScriptProcess } from '../helpers/child-process.js';
 import { eventually } from '../helpers/conditions.js';
 import { createEmptyDatabase, type TestDatabase } from '../helpers/database.js';
 import { sendRequest, type HttpResponse } from '../helpers/http.js';
+import { freePort, writeFiles, type PageFiles } from '../helpers/recipes.js';
 import { typeErrors } from '../helpers/type-check.js';
-
-/** The code blocks of the README that name their file in the first line. */
-function filesOf(markdown: string): Map<string, string> {
-  const blocks = markdown.matchAll(/```ts\n\/\/ (src\/\S+)\n(.*?)```/gs);
-  return new Map([...blocks].map(([, name, code]) => [name!, code!]));
-}
 
 /** The request of the README's curl command. */
 function requestOf(markdown: string): { path: string; headers: Record<string, string>; body: string } {
@@ -22,50 +15,32 @@ function requestOf(markdown: string): { path: string; headers: Record<string, st
   return { path, headers: Object.fromEntries(headers), body: /-d '([^']+)'/.exec(command)![1]! };
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
 describe('the quick start of the README', () => {
   let readme: string;
-  let folder: string;
-  let files: string[];
+  let page: PageFiles;
   let database: TestDatabase;
   let application: TypeScriptProcess | undefined;
 
   beforeAll(async () => {
     readme = await readFile('README.md', 'utf8');
     database = await createEmptyDatabase();
-    // Inside the repository, where the packages of the example are found.
-    await mkdir('node_modules/.cache', { recursive: true });
-    folder = await mkdtemp('node_modules/.cache/quick-start-');
-    files = [];
-    for (const [name, code] of filesOf(readme)) {
-      const file = join(folder, name);
-      await mkdir(dirname(file), { recursive: true });
-      await writeFile(file, code);
-      files.push(file);
-    }
+    page = await writeFiles('README.md');
   });
 
   afterAll(async () => {
     await application?.kill();
-    await rm(folder, { recursive: true, force: true });
+    await page.remove();
     await database.drop();
   });
 
   it('compiles', () => {
-    expect(files.map((file) => relative(folder, file))).toContain('src/app.module.ts');
-    expect(typeErrors(files)).toEqual([]);
+    expect(page.files).toContain(`${page.folder}/src/app.module.ts`);
+    expect(typeErrors(page.files)).toEqual([]);
   });
 
   it('runs once and replays', async () => {
     const port = await freePort();
-    application = runTypeScript(`await import('./${folder}/src/main.ts'); console.log('listening');`, {
+    application = runTypeScript(`await import('./${page.folder}/src/main.ts'); console.log('listening');`, {
       DATABASE_URL: database.url,
       PORT: String(port),
     });
