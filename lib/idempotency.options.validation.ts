@@ -1,6 +1,11 @@
 import { getMetadataStorage, validateSync, type ValidationError } from 'class-validator';
 import { IdempotencyUsageError } from './core/errors.js';
-import { ModuleOptionsSchema, NESTED_SCHEMAS, RouteOptionsSchema } from './idempotency.options.schema.js';
+import {
+  ModuleOptionsSchema,
+  NESTED_SCHEMAS,
+  RouteOptionsSchema,
+  STAND_INS,
+} from './idempotency.options.schema.js';
 
 /** @throws IdempotencyUsageError `IDEMPOTENCY_OPTIONS_INVALID`, naming every option that is wrong and its remedy. */
 export function validateModuleOptions(
@@ -36,11 +41,16 @@ function instantiate(schema: new () => object, values: object, path: string, com
   for (const [name, value] of Object.entries(values) as [string, unknown][]) {
     const nestedPath = path === '' ? name : `${path}.${name}`;
     const nested = NESTED_SCHEMAS[nestedPath];
-    if (!nested || value === undefined || (nestedPath === 'purge' && value === false)) instance[name] = value;
+    const standIn = STAND_INS[nestedPath];
+    if (!nested || value === undefined || value === standIn) instance[name] = value;
     else if (isObject(value)) instance[name] = instantiate(nested, value, nestedPath, complaints);
-    else complaints.push(`option "${nestedPath}" must be an object`);
+    else complaints.push(`option "${nestedPath}" must be ${alternative(standIn)}an object`);
   }
   return instance;
+}
+
+function alternative(standIn: unknown): string {
+  return typeof standIn === 'string' ? `'${standIn}' or ` : '';
 }
 
 function messagesOf(

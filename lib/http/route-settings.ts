@@ -35,7 +35,7 @@ export interface RouteSettings {
   readonly inProgressStatus: 409 | 425 | 503;
   readonly keyHeader: string;
   readonly keyRules: KeyRules;
-  readonly fingerprint: FingerprintOptions;
+  readonly fingerprint: 'raw' | FingerprintOptions;
   readonly storage: StoragePolicy;
   readonly headers: HeaderPolicy;
   readonly maxBody: number;
@@ -66,7 +66,7 @@ export function routeSettings(
     inProgressStatus: merged((layer) => layer.answers).inProgress ?? 409,
     keyHeader,
     keyRules: keyRules(key, keyHeader),
-    fingerprint: merged((layer) => layer.fingerprint),
+    fingerprint: fingerprintOptions(layers),
     storage: {
       isStored: statusFilter(response.statuses),
       storesErrors: mode.kind === 'lease' || mode.storesErrors,
@@ -75,6 +75,14 @@ export function routeSettings(
     maxBody: response.maxSize ?? DEFAULT_MAX_BODY,
     problems: new ProblemWriter(module.documentation ?? DOCUMENTATION, own.errors),
   };
+}
+
+/** Bytes and values are not compared in one: where a layer says `'raw'`, what wider ones say does not count, and vice versa. */
+function fingerprintOptions(layers: readonly IdempotentRouteOptions[]): RouteSettings['fingerprint'] {
+  return layers.reduce<RouteSettings['fingerprint']>((wider, { fingerprint: own }) => {
+    if (own === undefined || own === 'raw') return own ?? wider;
+    return wider === 'raw' ? own : { ...wider, ...defined(own) };
+  }, {});
 }
 
 function keyRules(key: KeyOptions, source: string): KeyRules {

@@ -57,7 +57,7 @@ describe('ProtectedRun', () => {
         settings,
         baseline: {},
         keyHeader: {},
-        recordedHeaders: {},
+        recordedHeaders: () => ({}),
         report: () => undefined,
       });
       run.start({ handle: () => NEVER }).subscribe({ error: () => undefined });
