@@ -27,7 +27,19 @@ import { mkdtempSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { concatMap, finalize, from, map, merge, Observable, of, Subject, take, throwError } from 'rxjs';
+import {
+  concatMap,
+  finalize,
+  from,
+  lastValueFrom,
+  map,
+  merge,
+  Observable,
+  of,
+  Subject,
+  take,
+  throwError,
+} from 'rxjs';
 import { Repository } from 'typeorm';
 import { Order } from '../helpers/shop.js';
 
@@ -77,6 +89,19 @@ class Surrounding implements NestInterceptor {
         return from(this.orders.save({ item: 'audit', price: 0 })).pipe(map(() => ({ wrapped: value })));
       }),
     );
+  }
+}
+
+/** Writes when it has waited for the handler, in the asynchronous context of before. */
+@Injectable()
+class Awaiting implements NestInterceptor {
+  constructor(@InjectRepository(Order) private readonly orders: Repository<Order>) {}
+
+  async intercept(_context: ExecutionContext, next: CallHandler): Promise<Observable<unknown>> {
+    const value: unknown = await lastValueFrom(next.handle());
+    await this.orders.save({ item: 'audit', price: 0 });
+    seen.mapped += 1;
+    return of(value);
   }
 }
 
@@ -215,6 +240,13 @@ export class UploadsController {
   @Idempotent()
   @UseInterceptors(Surrounding, FileInterceptor('file'))
   surrounded(@Body() body: object, @UploadedFile() file: Express.Multer.File): Promise<object> {
+    return this.#save(body, [file]);
+  }
+
+  @Post('awaited')
+  @Idempotent()
+  @UseInterceptors(Awaiting, FileInterceptor('file'))
+  awaited(@Body() body: object, @UploadedFile() file: Express.Multer.File): Promise<object> {
     return this.#save(body, [file]);
   }
 

@@ -345,13 +345,18 @@ describe('an upload on Express', () => {
       expect(await bench.items()).toEqual(['a.txt', 'audit']);
     });
 
-    it('rolls back what they wrote with what the handler wrote', async () => {
-      const stop = proxy.onClientData((chunk) => (chunk.includes('COMMIT\0') ? 'cut-before' : 'forward'));
-      const answer = await post('surrounded', FORM, { host: neighbour });
-      stop();
-      expect([answer.status, seen.runs, seen.mapped]).toEqual([503, 1, 1]);
-      expect(await bench.items()).toEqual([]);
-    });
+    it.each(['surrounded', 'awaited'])(
+      'commits or rolls back what they wrote with the handler (%s)',
+      async (path) => {
+        const stop = proxy.onClientData((chunk) => (chunk.includes('COMMIT\0') ? 'cut-before' : 'forward'));
+        const answer = await post(path, FORM, { host: neighbour });
+        stop();
+        expect([answer.status, seen.runs, seen.mapped]).toEqual([503, 1, 1]);
+        expect(await bench.items()).toEqual([]);
+        expect((await post(path)).status).toBe(201);
+        expect(await bench.items()).toEqual(['a.txt', 'audit']);
+      },
+    );
 
     it('frees its key when one gives up before it is claimed', async () => {
       const [asked, told] = [deferred(), deferred()];
