@@ -158,7 +158,9 @@ class RouteDefaultsSchema {
   @Optional() @IsDuration() ttl?: unknown;
   @Optional() @IsDuration(LONGEST_TIMEOUT_MS) maxDuration?: unknown;
   @Optional() @ValidateNested() key?: KeySchema;
-  @Optional() @ValidateNested() fingerprint?: FingerprintSchema;
+  @ValidateIf((_, value: unknown) => value !== undefined && value !== 'raw')
+  @ValidateNested()
+  fingerprint?: FingerprintSchema | 'raw';
   @Optional() @ValidateNested() response?: ResponseSchema;
   @Optional() @IsFunction('a function of the error that returns { body }') errors?: unknown;
   @Optional() @IsIn(['transaction', 'lease']) mode?: string;
@@ -228,6 +230,13 @@ export class ModuleOptionsSchema extends RouteDefaultsSchema {
   @OrFalse() @ValidateNested() purge?: PurgeSchema | false;
   @Optional() @IsBoolean() allowAsynchronousCommit?: boolean;
 }
+
+/** What may stand in place of nested options. */
+export const STAND_INS: Readonly<Record<string, unknown>> = {
+  fingerprint: 'raw',
+  purge: false,
+  responseHeaders: false,
+};
 
 /** Which schema stands behind a nested option, so that plain objects can be checked without class-transformer. */
 export const NESTED_SCHEMAS: Readonly<Record<string, new () => object>> = {

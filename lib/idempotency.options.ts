@@ -72,9 +72,12 @@ export type KeyOptions = KeyRuleOptions & KeySourceOptions;
 
 /** What makes a retry the same request. Method, concrete path, query and media type always count. */
 export interface FingerprintOptions<Request = never> {
-  /** Body fields that do not count, as dotted paths such as `'meta.sentAt'`. Default: none. */
+  /** Body fields, and names of uploaded files' fields, that do not count, as dotted paths such as `'meta.sentAt'`. Default: none. */
   readonly exclude?: readonly string[];
-  /** Takes the place of the body: what it returns is hashed instead. Default: the parsed body. */
+  /**
+   * Takes the place of the body: what it returns is hashed instead. For an upload it is called when upload interceptors have
+   * read it. Default: the parsed body; of an upload, its fields and files.
+   */
   readonly compute?: (request: Request) => string | Uint8Array | Promise<string | Uint8Array>;
 }
 
@@ -150,7 +153,12 @@ export interface IdempotencyRouteDefaults {
   /** How long a handler may run before it is rolled back and its key is free again. Default: `'60s'`. */
   readonly maxDuration?: Duration;
   readonly key?: KeyOptions;
-  readonly fingerprint?: FingerprintOptions;
+  /**
+   * How the body counts. `'raw'`: byte for byte, for clients that sign what they send; create the application with
+   * `rawBody: true` for that. Such a route takes no fingerprint options from the module, nor the other way round.
+   * Default: by value, as the application's parsers left it.
+   */
+  readonly fingerprint?: 'raw' | FingerprintOptions;
   readonly response?: ResponseOptions;
   /** The format of this library's own errors. Default: `application/problem+json` after RFC 9457. */
   readonly errors?: ErrorFormatter;

@@ -1,10 +1,12 @@
 import { getMetadataStorage, validateSync, type ValidationError } from 'class-validator';
 import { IdempotencyUsageError } from './core/errors.js';
 import { sharedName } from './http/response-headers.js';
-import { ModuleOptionsSchema, NESTED_SCHEMAS, RouteOptionsSchema } from './idempotency.options.schema.js';
-
-/** Nested options that false switches off. */
-const CAN_BE_OFF: ReadonlySet<string> = new Set(['purge', 'responseHeaders']);
+import {
+  ModuleOptionsSchema,
+  NESTED_SCHEMAS,
+  RouteOptionsSchema,
+  STAND_INS,
+} from './idempotency.options.schema.js';
 
 /** @throws IdempotencyUsageError `IDEMPOTENCY_OPTIONS_INVALID`, naming every option that is wrong and its remedy. */
 export function validateModuleOptions(
@@ -40,12 +42,16 @@ function instantiate(schema: new () => object, values: object, path: string, com
   for (const [name, value] of Object.entries(values) as [string, unknown][]) {
     const nestedPath = path === '' ? name : `${path}.${name}`;
     const nested = NESTED_SCHEMAS[nestedPath];
-    if (!nested || value === undefined || (value === false && CAN_BE_OFF.has(nestedPath)))
-      instance[name] = value;
+    const standIn = STAND_INS[nestedPath];
+    if (!nested || value === undefined || value === standIn) instance[name] = value;
     else if (isObject(value)) instance[name] = instantiate(nested, value, nestedPath, complaints);
-    else complaints.push(`option "${nestedPath}" must be an object`);
+    else complaints.push(`option "${nestedPath}" must be ${alternative(standIn)}an object`);
   }
   return instance;
+}
+
+function alternative(standIn: unknown): string {
+  return typeof standIn === 'string' ? `'${standIn}' or ` : '';
 }
 
 function messagesOf(

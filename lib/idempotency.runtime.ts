@@ -7,6 +7,7 @@ import { IdempotencyUsageError } from './core/errors.js';
 import type { Notify } from './core/events.js';
 import { notifier } from './event-notifier.js';
 import { IdempotencyInterceptor } from './http/idempotency.interceptor.js';
+import { standInnermost } from './http/late-claim.interceptor.js';
 import { RouteRegistry } from './http/route-registry.js';
 import type { IdempotencyModuleOptions } from './idempotency.options.js';
 import { validateModuleOptions, validateRouteOptions } from './idempotency.options.validation.js';
@@ -60,6 +61,8 @@ export class IdempotencyRuntime implements OnModuleInit, BeforeApplicationShutdo
       );
     }
     // Here and not in onModuleInit: by then the routes are built. First, so that a replay passes through nobody else.
+    // Its counterpart for uploads stands last, behind those that read them.
+    standInnermost(modules);
     interceptors.unshift(new IdempotencyInterceptor(this.#routes, () => this.#running().engine));
   }
 

@@ -16,26 +16,35 @@ export interface AmbientFrame {
   enterNestedRun(): void;
 }
 
+/**
+ * Stands for a frame that is there only later: code that began before the claim, such as an interceptor around it, belongs
+ * to the transaction from the claim on, and to none before.
+ */
+export interface LateFrame {
+  later: AmbientFrame | undefined;
+}
+
 /** Work for the time after COMMIT. */
 export type AfterCommitWork = () => unknown;
 
 interface AmbientGlobal {
-  [AMBIENT]?: AsyncLocalStorage<AmbientFrame | undefined>;
+  [AMBIENT]?: AsyncLocalStorage<AmbientFrame | LateFrame | undefined>;
 }
 
 /** A process that loads both the CommonJS and the ESM build must still have one ambient transaction. */
 const AMBIENT = Symbol.for('nestjs-pg-idempotency:ambient');
 const storage = ((globalThis as AmbientGlobal)[AMBIENT] ??= new AsyncLocalStorage<
-  AmbientFrame | undefined
+  AmbientFrame | LateFrame | undefined
 >());
 
 /** The transaction of the handler this code was called from, if any. */
 export function currentFrame(): AmbientFrame | undefined {
-  return storage.getStore();
+  const frame = storage.getStore();
+  return frame && 'later' in frame ? frame.later : frame;
 }
 
 /** Calls `work` inside a frame, or outside of all with undefined. */
-export function runInFrame<T>(frame: AmbientFrame | undefined, work: () => T): T {
+export function runInFrame<T>(frame: AmbientFrame | LateFrame | undefined, work: () => T): T {
   return storage.run(frame, work);
 }
 

@@ -10,8 +10,20 @@ export type FingerprintBody =
   | { readonly kind: 'parsed'; readonly value: unknown }
   | { readonly kind: 'text'; readonly text: string }
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
+  | { readonly kind: 'multipart'; readonly fields: unknown; readonly files: readonly FileDigest[] }
   /** The application's own function decided what counts. */
   | { readonly kind: 'custom'; readonly value: string | Uint8Array };
+
+/** A file of a multipart body. */
+export interface FileDigest {
+  /** Name of the field it was sent in. */
+  readonly field: string;
+  /** Its name at the client, where that is known. */
+  readonly name: string | undefined;
+  readonly mediaType: string | undefined;
+  /** SHA-256 of its content, in hexadecimal. */
+  readonly sha256: string;
+}
 
 /** What a request asks for: all of it counts. */
 export interface FingerprintInput {
@@ -28,7 +40,7 @@ export interface FingerprintInput {
 /**
  * SHA-256 over everything a request asks for, after one byte of version. Each part is hashed with its length, so that
  * no two different requests are made of the same bytes. Parsed bodies count by value: the order of members and white
- * space do not matter, letter case and types do.
+ * space do not matter, letter case and types do. Of a multipart body the boundary and the order of its fields do not matter.
  *
  * @returns undefined for a parsed body that cannot be written canonically.
  */
@@ -52,6 +64,11 @@ function bodyContent(body: FingerprintBody, exclude: readonly string[]): string 
       return '';
     case 'parsed':
       return canonicalJson(exclude.reduce(without, body.value));
+    case 'multipart':
+      return canonicalJson({
+        fields: exclude.reduce(without, body.fields),
+        files: filesByField(body.files.filter(({ field }) => !exclude.includes(field))),
+      });
     case 'text':
       // As JSON, because UTF-8 would turn different lone surrogates into the same bytes.
       return JSON.stringify(body.text);
@@ -60,6 +77,13 @@ function bodyContent(body: FingerprintBody, exclude: readonly string[]): string 
     case 'custom':
       return body.value;
   }
+}
+
+/** Parsers keep the order of the files in one field only. */
+function filesByField(files: readonly FileDigest[]): object {
+  const fields = new Map<string, object[]>();
+  for (const { field, ...file } of files) fields.set(field, [...(fields.get(field) ?? []), file]);
+  return Object.fromEntries(fields);
 }
 
 /** A copy without the field at a dotted path; the value itself where there is no such field. */

@@ -11,15 +11,18 @@ import { ProtectedRun } from './protected-run.js';
 import { replayStatus } from './replay-status.js';
 import { ResponseRecorder } from './response-recorder.js';
 import type { RoutePlan, RouteRegistry } from './route-registry.js';
-import { prepare } from './preparation.js';
+import { awaitsUpload } from './fingerprinting.js';
+import { awaitUpload, LateClaim, type Answerable, type Verdict } from './late-claim.js';
+import { LateExecution } from './late-execution.js';
+import { identify, prepare, type Identification } from './preparation.js';
 
 /** One request to a protected handler. */
 interface Visit {
   readonly plan: RoutePlan;
   readonly exchange: Exchange;
   readonly next: CallHandler;
-  /** The key as the client sent it. */
-  readonly sentKey: string | undefined;
+  /** The key as the client sent it, once it was read. */
+  sentKey: string | undefined;
 }
 
 /** Stands outermost of all interceptors, and does what the engine decides. */
@@ -35,23 +38,58 @@ export class IdempotencyInterceptor implements NestInterceptor {
     const plan = context.getType() === 'http' ? this.routes.planOf(context) : undefined;
     if (!plan) return next.handle();
     const exchange = exchangeOf(context);
-    const prepared = await prepare(context, exchange, plan, this.routes);
-    const visit: Visit = { plan, exchange, next, sentKey: prepared.sentKey };
-    switch (prepared.kind) {
+    const visit: Visit = { plan, exchange, next, sentKey: undefined };
+    const isLate = awaitsUpload(exchange, plan.settings.fingerprint);
+    // A field of the upload, or what a function reads of it, is not there yet.
+    if (isLate && plan.settings.keyLookup.source.kind !== 'header') return this.#runLate(visit);
+    const identification = await this.#identify(context, visit);
+    if (isLate && identification.kind === 'identified') return this.#runLate(visit, identification);
+    const verdict = await this.#judge(identification, exchange, plan);
+    switch (verdict.kind) {
       case 'unprotected':
         return next.handle();
-      case 'refused':
-        return this.#reject(visit, prepared.error);
-      case 'claim': {
-        const decision = await this.engine().decide(prepared.claim, plan.settings.duplicates);
-        if (decision.kind === 'run') return this.#run(visit, decision.execution);
-        if (decision.kind === 'replay') return this.#replay(visit, decision.record);
-        return this.#reject(visit, answeredAs(decision.error, plan.settings), decision.cause);
-      }
+      case 'run':
+        return this.#protect(visit, verdict.execution).start(next);
+      case 'replay':
+        return this.#replay(visit, verdict.record);
+      case 'reject':
+        return this.#reject(visit, verdict.error, verdict.cause);
     }
   }
 
-  #run({ plan, exchange, next, sentKey }: Visit, execution: Execution): Observable<unknown> {
+  async #identify(context: ExecutionContext, visit: Visit): Promise<Identification> {
+    const identification = await identify(context, exchangeOf(context), visit.plan, this.routes);
+    visit.sentKey = identification.sentKey;
+    return identification;
+  }
+
+  async #judge(identification: Identification, exchange: Exchange, plan: RoutePlan): Promise<Verdict> {
+    const prepared = await prepare(identification, exchange, plan);
+    if (prepared.kind === 'unprotected') return prepared;
+    if (prepared.kind === 'refused') return { kind: 'reject', error: prepared.error };
+    const decision = await this.engine().decide(prepared.claim, plan.settings.duplicates);
+    return decision.kind === 'reject'
+      ? { ...decision, error: answeredAs(decision.error, plan.settings) }
+      : decision;
+  }
+
+  /** What the request asks for is known only when its upload has been read, behind other interceptors. */
+  #runLate(visit: Visit, identification?: Identification): Observable<unknown> {
+    const { plan, next } = visit;
+    const execution = new LateExecution();
+    const run = this.#protect(visit, execution);
+    const judge = async (context: ExecutionContext): Promise<Verdict> =>
+      this.#judge(identification ?? (await this.#identify(context, visit)), exchangeOf(context), plan);
+    const answer = (verdict: Answerable): Observable<unknown> =>
+      verdict.kind === 'replay'
+        ? this.#replay(visit, verdict.record)
+        : this.#reject(visit, verdict.error, verdict.cause);
+    awaitUpload(visit.exchange.request as object, new LateClaim(execution, run, judge, answer));
+    return run.startUnclaimed(next);
+  }
+
+  #protect(visit: Visit, execution: Execution): ProtectedRun {
+    const { plan, exchange } = visit;
     const { settings, ownHeaders } = plan;
     const baseline = without(exchange.headers(), ownHeaders);
     const recorder = new ResponseRecorder(exchange.rawResponse, settings.maxBody, () => run.responseEnded());
@@ -60,11 +98,11 @@ export class IdempotencyInterceptor implements NestInterceptor {
       recorder,
       settings,
       baseline,
-      keyHeader: settings.responseHeaders.ofKey(sentKey),
-      recordedHeaders: settings.responseHeaders.ofOriginal(execution.createdAt),
+      keyHeader: () => settings.responseHeaders.ofKey(visit.sentKey),
+      recordedHeaders: () => settings.responseHeaders.ofOriginal(execution.createdAt),
       report: (error, cause) => this.#report(plan, error, cause),
     });
-    return run.start(next);
+    return run;
   }
 
   /** Lets the framework answer with nothing, through its hooks, and sends the recording in place of that. */

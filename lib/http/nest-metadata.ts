@@ -11,6 +11,7 @@ export const HTTP_CODE = '__httpCode__';
 export const HEADERS = '__headers__';
 export const ROUTE_ARGUMENTS = '__routeArguments__';
 export const RESPONSE_PASSTHROUGH = '__responsePassthrough__';
+export const INTERCEPTORS = '__interceptors__';
 export const MODULE_PATH = '__module_path__';
 export const GRAPHQL_RESOLVER = 'graphql:resolver_type';
 export const MESSAGE_PATTERN = 'microservices:pattern';

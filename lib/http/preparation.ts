@@ -1,29 +1,34 @@
 import type { ExecutionContext } from '@nestjs/common';
 import { idempotencyError, type IdempotencyError } from '../core/errors.js';
-import { fingerprint } from '../core/fingerprint.js';
-import { isStorableText, MAX_IDENTITY_BYTES } from '../core/identity.js';
+import { isStorableText, MAX_IDENTITY_BYTES, type Identity } from '../core/identity.js';
 import { readKey } from '../core/key.js';
 import type { Claim } from '../core/store.js';
 import type { Exchange } from './exchange.js';
+import { fingerprintOf } from './fingerprinting.js';
 import { echoedKey } from './key-source.js';
-import { fingerprintInput } from './request-reading.js';
 import type { RoutePlan, RouteRegistry } from './route-registry.js';
 
 /** A request read and checked, before the store is asked. `sentKey` is the key as the client sent it, for the echo. */
-export type Preparation = { readonly sentKey?: string } & (
-  | { readonly kind: 'claim'; readonly claim: Claim }
-  /** The key is optional and absent. */
-  | { readonly kind: 'unprotected' }
-  | { readonly kind: 'refused'; readonly error: IdempotencyError }
-);
+export type Preparation =
+  { readonly kind: 'claim'; readonly claim: Claim; readonly sentKey: string | undefined } | Unclaimable;
 
-/** Reads key, client and fingerprint. What the application's own functions throw goes to its exception filters. */
-export async function prepare(
+/** Who asks for what, before the body is looked at. */
+export type Identification =
+  | { readonly kind: 'identified'; readonly identity: Identity; readonly sentKey: string | undefined }
+  | Unclaimable;
+
+/** A request that ends here. */
+type Unclaimable = { readonly sentKey?: string | undefined } &
+  /** The key is optional and absent. */
+  ({ readonly kind: 'unprotected' } | { readonly kind: 'refused'; readonly error: IdempotencyError });
+
+/** Reads key and client. What the application's own functions throw goes to its exception filters. */
+export async function identify(
   context: ExecutionContext,
   exchange: Exchange,
   plan: RoutePlan,
   routes: RouteRegistry,
-): Promise<Preparation> {
+): Promise<Identification> {
   const { settings } = plan;
   const { keyLookup, keyRules } = settings;
   const sent = await keyLookup.read(exchange, context);
@@ -43,25 +48,19 @@ export async function prepare(
   if (endpoint === undefined || !isStorableText(endpoint, MAX_IDENTITY_BYTES.endpoint)) {
     return { kind: 'refused', error: idempotencyError('IDEMPOTENCY_ENDPOINT_AMBIGUOUS'), sentKey };
   }
-  const print = await fingerprintOf(exchange, plan);
-  if (!print)
-    return { kind: 'refused', error: idempotencyError('IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE'), sentKey };
-  const { ttl, maxDuration, mode } = settings;
-  const identity = { client, endpoint, key: reading.key };
-  return {
-    kind: 'claim',
-    claim: { identity, fingerprint: print, ttl, maxDuration, mode },
-    sentKey,
-  };
+  return { kind: 'identified', identity: { client, endpoint, key: reading.key }, sentKey };
 }
 
-async function fingerprintOf(exchange: Exchange, { settings }: RoutePlan): Promise<Buffer | undefined> {
-  const { compute, exclude } = settings.fingerprint;
-  if (!compute) {
-    const input = fingerprintInput(exchange);
-    return input && fingerprint(input, exclude);
-  }
-  const value = await compute(exchange.request as never);
-  const input = fingerprintInput({ ...exchange, body: '' });
-  return input && fingerprint({ ...input, body: { kind: 'custom', value } });
+/** Adds the fingerprint of what is asked for. */
+export async function prepare(
+  identification: Identification,
+  exchange: Exchange,
+  { settings }: RoutePlan,
+): Promise<Preparation> {
+  if (identification.kind !== 'identified') return identification;
+  const { identity, sentKey } = identification;
+  const print = await fingerprintOf(exchange, settings.fingerprint);
+  if (!Buffer.isBuffer(print)) return { kind: 'refused', error: print, sentKey };
+  const { ttl, maxDuration, mode } = settings;
+  return { kind: 'claim', claim: { identity, fingerprint: print, ttl, maxDuration, mode }, sentKey };
 }

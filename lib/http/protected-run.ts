@@ -20,9 +20,9 @@ export interface RunContext {
   /** The headers at take-over, less those the handler's own decorators set. */
   readonly baseline: OutgoingHttpHeaders;
   /** The key as it was received, for every answer. */
-  readonly keyHeader: OutgoingHttpHeaders;
+  readonly keyHeader: () => OutgoingHttpHeaders;
   /** For an answer that is recorded. */
-  readonly recordedHeaders: OutgoingHttpHeaders;
+  readonly recordedHeaders: () => OutgoingHttpHeaders;
   readonly report: (error: IdempotencyError, cause: unknown) => void;
 }
 
@@ -40,35 +40,65 @@ export class ProtectedRun {
   #expired: IdempotencyError | undefined;
   #concluding = false;
   #timer: NodeJS.Timeout | undefined;
+  #subscriber: Subscriber<unknown> | undefined;
+  #running: Subscription | undefined;
 
   constructor(private readonly context: RunContext) {}
 
   start(next: CallHandler): Observable<unknown> {
-    const { execution, settings } = this.context;
     return new Observable((subscriber) => {
-      this.#timer = setTimeout(() => {
-        running.unsubscribe();
-        this.#expire(subscriber);
-      }, settings.maxDuration);
-      const running: Subscription = execution.run(() =>
-        next
-          .handle()
-          .pipe(
-            concatMap((value) =>
-              isStreamedBody(value) ? from(holdBody(value, settings.maxBody)) : of(value),
-            ),
-          )
-          .subscribe({
-            next: (value) => subscriber.next(value),
-            error: (error) => this.#failed(error, subscriber),
-            complete: () => this.#completed(subscriber),
-          }),
-      );
-      return () => {
-        running.unsubscribe();
-        this.#cancelled();
-      };
+      this.claimed();
+      return this.#run(next, subscriber);
     });
+  }
+
+  /** The same for a request whose claim comes later: {@link claimed} says when, or {@link withdraw} that it does not. */
+  startUnclaimed(next: CallHandler): Observable<unknown> {
+    return new Observable((subscriber) => this.#run(next, subscriber));
+  }
+
+  /** From now on the handler has `maxDuration`. */
+  claimed(): void {
+    this.#timer = setTimeout(() => {
+      this.#running?.unsubscribe();
+      this.#expire();
+    }, this.context.settings.maxDuration);
+  }
+
+  /** Lets the response go and has somebody else answer in place of the handler. */
+  withdraw(instead: () => Observable<unknown>): void {
+    if (this.#handler !== undefined || !this.#subscriber) return;
+    this.standAside();
+    this.#running?.unsubscribe();
+    this.#subscriber.add(instead().subscribe(this.#subscriber));
+  }
+
+  /** Lets the response go and has the handler run unprotected. */
+  standAside(): void {
+    this.#handler = 'not-begun';
+    this.#concluding = true;
+    this.context.recorder.letGo();
+  }
+
+  #run(next: CallHandler, subscriber: Subscriber<unknown>): () => void {
+    const { execution, settings } = this.context;
+    this.#subscriber = subscriber;
+    this.#running = execution.run(() =>
+      next
+        .handle()
+        .pipe(
+          concatMap((value) => (isStreamedBody(value) ? from(holdBody(value, settings.maxBody)) : of(value))),
+        )
+        .subscribe({
+          next: (value) => subscriber.next(value),
+          error: (error) => this.#failed(error, subscriber),
+          complete: () => this.#completed(subscriber),
+        }),
+    );
+    return () => {
+      this.#running?.unsubscribe();
+      this.#cancelled();
+    };
   }
 
   /** Called when the held response is complete. */
@@ -137,7 +167,7 @@ export class ProtectedRun {
     void this.context.execution.giveUp('unsettled').then(() => this.context.recorder.letGo());
   }
 
-  #expire(subscriber: Subscriber<unknown>): void {
+  #expire(): void {
     const error = this.#error('IDEMPOTENCY_MAX_DURATION_EXCEEDED');
     if (this.#concluding) {
       this.context.execution.abandon();
@@ -147,7 +177,7 @@ export class ProtectedRun {
     if (this.#handler !== undefined || this.context.recorder.begun) {
       this.#handler = 'broken';
       this.#replacement = error;
-      subscriber.error(failure);
+      this.#subscriber?.error(failure);
       void this.#conclude();
       return;
     }
@@ -156,7 +186,7 @@ export class ProtectedRun {
     void this.context.execution.giveUp('unsettled').then(() => {
       // A handler that began to answer meanwhile has not heard of it, and leaves the filters nothing to answer.
       if (this.context.recorder.begun) this.#replacement ??= error;
-      subscriber.error(this.#exception(failure));
+      this.#subscriber?.error(this.#exception(failure));
     });
   }
 
@@ -198,7 +228,7 @@ export class ProtectedRun {
       await (outcome.kind === 'release' ? execution.release() : execution.giveUp(outcome.why));
       if (this.#replacement) return this.#instead(this.#replacement);
       const answer = this.#thrown ? await completeRejection(held, this.#thrown.problem) : held;
-      return withHeaders(answer, keyHeader);
+      return withHeaders(answer, keyHeader());
     }
     const identity = await inIdentityCoding(held, settings.maxBody);
     if (!identity) {
@@ -208,7 +238,7 @@ export class ProtectedRun {
     const { headers, body } = identity;
     const recorded = settings.headers.recorded(baseline, headers);
     await execution.complete({ status: held.status, headers: recorded, body }, outcome.handler);
-    return withHeaders(held, { ...keyHeader, ...recordedHeaders });
+    return withHeaders(held, { ...keyHeader(), ...recordedHeaders() });
   }
 
   #errorOf(error: unknown): IdempotencyError {
@@ -220,7 +250,7 @@ export class ProtectedRun {
     this.context.report(error, cause);
     const { recorder, settings, baseline, keyHeader } = this.context;
     const headers = settings.headers.ofTheExchange(baseline, recorder.held().headers);
-    return settings.problems.answer(error, { ...headers, ...keyHeader });
+    return settings.problems.answer(error, { ...headers, ...keyHeader() });
   }
 }
 

@@ -17,28 +17,43 @@ export function headerLines(request: IncomingMessage, name: string): string[] {
  * make different requests equal.
  */
 export function fingerprintInput(exchange: Exchange): FingerprintInput | undefined {
-  const { rawRequest, url } = exchange;
-  const mediaType = mediaTypeOf(rawRequest);
-  const body = bodyOf(exchange, mediaType);
-  if (!body) return undefined;
+  const body = bodyOf(exchange);
+  return body && inputWith(exchange, body);
+}
+
+/** Everything a request asks for, with a body that was read elsewhere. */
+export function inputWith({ rawRequest, url }: Exchange, body: FingerprintBody): FingerprintInput {
   const [path = '', ...query] = url.split('?');
   return {
     method: rawRequest.method ?? '',
     path,
     query: query.join('?'),
-    mediaType: body.kind === 'empty' ? '' : mediaType,
+    mediaType: body.kind === 'empty' ? '' : mediaTypeOf(rawRequest),
     body,
   };
 }
 
-function bodyOf({ rawRequest, body, rawBody }: Exchange, mediaType: string): FingerprintBody | undefined {
+/** The bytes of a body as they came, or undefined when it has one and nobody kept them. */
+export function rawBody({ rawRequest, body, rawBody: kept }: Exchange): FingerprintBody | undefined {
+  if (kept) return { kind: 'bytes', bytes: kept };
+  // A parser for bytes leaves them as they came.
+  if (body instanceof Uint8Array) return { kind: 'bytes', bytes: body };
+  return carriesBody(rawRequest) ? undefined : { kind: 'empty' };
+}
+
+/** Whether a request carries fields and files. */
+export function isMultipart({ rawRequest }: Exchange): boolean {
+  return carriesBody(rawRequest) && mediaTypeOf(rawRequest) === 'multipart/form-data';
+}
+
+function bodyOf({ rawRequest, body, rawBody: kept }: Exchange): FingerprintBody | undefined {
   const hasBody = carriesBody(rawRequest);
   const isNothing = body === undefined || body === null || isEmptyObject(body);
   if (!hasBody && isNothing) return { kind: 'empty' };
   if (typeof body === 'string') return { kind: 'text', text: body };
   if (body instanceof Uint8Array) return { kind: 'bytes', bytes: body };
-  if (isParsedType(mediaType) && body !== undefined) return { kind: 'parsed', value: body };
-  return rawBody ? { kind: 'bytes', bytes: rawBody } : undefined;
+  if (isParsedType(mediaTypeOf(rawRequest)) && body !== undefined) return { kind: 'parsed', value: body };
+  return kept ? { kind: 'bytes', bytes: kept } : undefined;
 }
 
 function carriesBody(request: IncomingMessage & { stream?: { endAfterHeaders?: boolean } }): boolean {

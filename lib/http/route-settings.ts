@@ -40,7 +40,7 @@ export interface RouteSettings {
   readonly answers: Required<AnswerOptions>;
   readonly keyLookup: KeyLookup;
   readonly keyRules: KeyRules;
-  readonly fingerprint: FingerprintOptions;
+  readonly fingerprint: 'raw' | FingerprintOptions;
   readonly storage: StoragePolicy;
   readonly headers: HeaderPolicy;
   readonly responseHeaders: ResponseHeaders;
@@ -93,17 +93,29 @@ function keySettings(
   const lookup = keyLookup(layers.map((layer) => layer.key));
   const rules = merged<KeyRuleOptions>(layers, (layer) => layer.key);
   const { required = true, minLength = 1, maxLength = 256, pattern = DEFAULT_PATTERN } = rules;
-  const fingerprint = merged(layers, (layer) => layer.fingerprint);
   return {
     keyLookup: lookup,
     keyRules: { source: lookup.source, required, minLength, maxLength, pattern },
-    fingerprint: withoutKey(fingerprint, lookup.source),
+    fingerprint: withoutKey(fingerprintOptions(layers), lookup.source),
   };
 }
 
 /** A key that moves between header and body leaves the request what it was. */
-function withoutKey(options: FingerprintOptions, { kind, name }: KeySource): FingerprintOptions {
-  return kind === 'body' ? { ...options, exclude: [...(options.exclude ?? []), name] } : options;
+function withoutKey(
+  options: RouteSettings['fingerprint'],
+  { kind, name }: KeySource,
+): RouteSettings['fingerprint'] {
+  return kind === 'body' && options !== 'raw'
+    ? { ...options, exclude: [...(options.exclude ?? []), name] }
+    : options;
+}
+
+/** Bytes and values are not compared in one: where a layer says `'raw'`, what wider ones say does not count, and vice versa. */
+function fingerprintOptions(layers: readonly IdempotentRouteOptions[]): RouteSettings['fingerprint'] {
+  return layers.reduce<RouteSettings['fingerprint']>((wider, { fingerprint: own }) => {
+    if (own === undefined || own === 'raw') return own ?? wider;
+    return wider === 'raw' ? own : { ...wider, ...defined(own) };
+  }, {});
 }
 
 function claimMode({ mode, lease, isolation }: IdempotentRouteOptions, storesErrors: boolean): ClaimMode {

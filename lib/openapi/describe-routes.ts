@@ -2,6 +2,7 @@ import type { ModulesContainer } from '@nestjs/core';
 import { protectedRoutes, type ProtectedRoute } from '../http/protected-routes.js';
 import { routeSettings } from '../http/route-settings.js';
 import type { IdempotencyModuleOptions } from '../idempotency.options.js';
+import { validateRouteOptions } from '../idempotency.options.validation.js';
 import { describeAnswers } from './answers.js';
 import type { DescribedRoute } from './described-route.js';
 import { describeKey } from './key-parameter.js';
@@ -23,9 +24,19 @@ export async function describeRoutes(
   const swagger = await loadSwagger();
   if (!swagger) return;
   for (const route of routes) {
-    if (described.has(route.handler)) continue;
+    if (described.has(route.handler) || !isValid(route)) continue;
     described.add(route.handler);
     describe(swagger, route, options);
+  }
+}
+
+/** Options that are not are refused, with the reason, when the application is initialised. */
+function isValid({ marks, name }: ProtectedRoute): boolean {
+  try {
+    for (const mark of marks) validateRouteOptions(mark, name);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -51,12 +51,12 @@ describe.each(ADAPTERS)('shipping API on %s', (adapter) => {
   }
 
   /** Every operation, with a body that it takes. */
-  const operations = [
+  const operations: [path: string, body: () => Promise<object>, status: number, table: string][] = [
     ['orders/create', async () => ORDER, 201, 'shipping_orders'],
     ['orders/void', async () => ({ orderId: await orderId() }), 200, 'shipping_orders'],
     ['manifests/submit', async () => ({ orderIds: [await orderId()] }), 201, 'shipping_manifests'],
     ['labels/7/reprint', async () => ({}), 201, 'shipping_labels'],
-  ] as const;
+  ];
 
   describe('endpoints', () => {
     it.each(['orders/create', 'orders/void', 'labels/7/reprint'])(

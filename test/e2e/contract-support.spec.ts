@@ -49,7 +49,13 @@ describe.each(ADAPTERS)('support API on %s', (adapter) => {
     (await sample.database.query(`SELECT FROM ${table}`)).length;
 
   /** Every mutation, with a body, how many rows it makes, and where. */
-  const mutations = [
+  const mutations: [
+    method: string,
+    path: () => Promise<string>,
+    body: object,
+    status: number,
+    table: string,
+  ][] = [
     ['POST', async () => '/tickets', TICKET, 201, 'tickets'],
     [
       'PATCH',
@@ -59,7 +65,7 @@ describe.each(ADAPTERS)('support API on %s', (adapter) => {
       'tickets',
     ],
     ['POST', async () => `/tickets/${await ticketId()}/messages`, { body: 'Thanks' }, 201, 'ticket_messages'],
-  ] as const;
+  ];
 
   describe('every create, update and sub-resource create takes an optional key', () => {
     it.each(mutations)(

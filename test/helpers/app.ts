@@ -23,6 +23,8 @@ export interface TestAppOptions {
   readonly typeorm?: Partial<TypeOrmModuleOptions>;
   /** Size of the connection pool. Default: 10. */
   readonly poolSize?: number;
+  /** Has Nest keep the bytes of bodies that it parses. Default: false. */
+  readonly rawBody?: boolean;
   /** Called before the application listens, to add filters, pipes, middleware, plugins or versioning. */
   readonly configure?: (app: NestExpressApplication & NestFastifyApplication) => void | Promise<void>;
 }
@@ -60,7 +62,7 @@ export async function startApp(options: TestAppOptions): Promise<TestApp> {
   const module = await builder.compile();
   const app = module.createNestApplication<NestExpressApplication & NestFastifyApplication>(
     (adapter === 'express' ? new ExpressAdapter() : new FastifyAdapter()) as FastifyAdapter,
-    { logger: process.env['TEST_LOG'] ? ['error', 'warn'] : false },
+    { rawBody: options.rawBody ?? false, logger: process.env['TEST_LOG'] ? ['error', 'warn'] : false },
   );
   try {
     await options.configure?.(app);

@@ -57,7 +57,9 @@ const SHARED: BadValue[] = [
   ['key.pattern', /[a-z]+/y, /must not have the flags g or y/],
   ['key.required', 'no', /must be a boolean/],
   ['key.lenght', 3, /unknown option.*known are body, from, header, maxLength, minLength, pattern, required/],
-  ['fingerprint', () => 'x', /must be an object/],
+  ['fingerprint', () => 'x', /must be 'raw' or an object/],
+  ['fingerprint', 'bytes', /must be 'raw' or an object/],
+  ['fingerprint', null, /must be 'raw' or an object/],
   ['fingerprint.exclude', 'sentAt', /must be an array/],
   ['fingerprint.exclude', [''], /should not be empty/],
   ['fingerprint.exclude', [7], /must be a string/],
@@ -178,6 +180,7 @@ describe('options of the module', () => {
     { client: clientFromUser((user: { id: number }) => user.id) },
     { client: async () => undefined },
     { key: { header: 'X-Request-Key', minLength: 8, maxLength: 8, pattern: /^[a-f]+$/iu, required: false } },
+    { fingerprint: 'raw' },
     { fingerprint: { exclude: ['meta.sentAt'], compute: () => new Uint8Array() } },
     {
       response: {

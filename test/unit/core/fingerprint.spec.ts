@@ -4,6 +4,7 @@ import {
   fingerprint,
   FINGERPRINT_VERSION,
   type FingerprintBody,
+  type FileDigest,
   type FingerprintInput,
 } from '../../../lib/core/fingerprint.js';
 
@@ -68,6 +69,8 @@ describe('fingerprint', () => {
       { kind: 'bytes', bytes: Buffer.alloc(0) },
       { kind: 'custom', value: '""' },
       { kind: 'custom', value: '' },
+      { kind: 'multipart', fields: {}, files: [] },
+      { kind: 'parsed', value: { fields: {}, files: {} } },
     ];
     expect(new Set(bodies.map((body) => hexOf({ body }))).size).toBe(bodies.length);
   });
@@ -87,6 +90,49 @@ describe('fingerprint', () => {
 
   it('is undefined for what cannot be compared', () => {
     expect(hexOf(parsed({ at: new Date(0) }))).toBeUndefined();
+  });
+
+  describe('of fields and files', () => {
+    const scan: FileDigest = { field: 'scan', name: 'a.txt', mediaType: 'text/plain', sha256: '00' };
+    const print = (
+      fields: object,
+      files: readonly FileDigest[],
+      exclude: string[] = [],
+    ): string | undefined => hexOf({ body: { kind: 'multipart', fields, files } }, exclude);
+
+    it('stays what it is', () => {
+      expect(print({ a: '1' }, [scan])).toBe(
+        '0192343734288af8fff1c6838c76e2a7de2b34179501d4b410bc30864149650d37',
+      );
+    });
+
+    it('depends on everything said of a file', () => {
+      const others: FileDigest[][] = [
+        [],
+        [scan],
+        [scan, scan],
+        [{ ...scan, field: 'photo' }],
+        [{ ...scan, name: 'b.txt' }],
+        [{ ...scan, name: undefined }],
+        [{ ...scan, mediaType: 'text/csv' }],
+        [{ ...scan, mediaType: undefined }],
+        [{ ...scan, sha256: '01' }],
+        [{ ...scan, field: '__proto__' }],
+      ];
+      const prints = [...others.map((files) => print({}, files)), print({ scan: 'a.txt' }, [])];
+      expect(new Set(prints).size).toBe(prints.length);
+    });
+
+    it('depends on the order of files in a field only', () => {
+      const [first, second, photo] = [scan, { ...scan, sha256: '01' }, { ...scan, field: 'photo' }];
+      expect(print({}, [first, photo, second])).toBe(print({}, [photo, first, second]));
+      expect(print({}, [first, second])).not.toBe(print({}, [second, first]));
+    });
+
+    it('leaves out the files of excluded fields', () => {
+      expect(print({ a: '1', scan: 'x' }, [scan], ['scan'])).toBe(print({ a: '1' }, []));
+      expect(print({}, [scan], ['scan.name'])).toBe(print({}, [scan]));
+    });
   });
 
   describe('with excluded fields', () => {

@@ -98,8 +98,10 @@ describe('echoedKey', () => {
 describe('the fingerprint of a route', () => {
   it('leaves out the field that is the key, beside those that the options leave out', () => {
     const client = (): string => 'tests';
-    const excluded = (key: KeyOptions): unknown =>
-      routeSettings({ client, fingerprint: { exclude: ['meta.sentAt'] } }, [{ key }]).fingerprint.exclude;
+    const excluded = (key: KeyOptions): unknown => {
+      const { fingerprint } = routeSettings({ client, fingerprint: { exclude: ['meta.sentAt'] } }, [{ key }]);
+      return fingerprint !== 'raw' && fingerprint.exclude;
+    };
     expect(excluded({ body: 'key' })).toEqual(['meta.sentAt', 'key']);
     expect(excluded({ header: 'key' })).toEqual(['meta.sentAt']);
     expect(excluded(found)).toEqual(['meta.sentAt']);

@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it } from '@jest/globals';
 import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { NEVER } from 'rxjs';
+import { from, NEVER } from 'rxjs';
 import type { Execution } from '../../../lib/core/store.js';
 import { ProtectedRun } from '../../../lib/http/protected-run.js';
 import { ResponseRecorder } from '../../../lib/http/response-recorder.js';
@@ -56,8 +56,8 @@ describe('ProtectedRun', () => {
         recorder,
         settings,
         baseline: {},
-        keyHeader: {},
-        recordedHeaders: {},
+        keyHeader: () => ({}),
+        recordedHeaders: () => ({}),
         report: () => undefined,
       });
       run.start({ handle: () => NEVER }).subscribe({ error: () => undefined });
@@ -70,5 +70,30 @@ describe('ProtectedRun', () => {
     const { status, text } = await answer;
     expect(status).toBe(503);
     expect(JSON.parse(text)).toMatchObject({ code: 'IDEMPOTENCY_MAX_DURATION_EXCEEDED' });
+  });
+
+  it('leaves the response alone where the request turns out to need no protection', async () => {
+    const { execution } = hangingExecution();
+    const settings = routeSettings({ client: () => 'tests', maxDuration: 20 }, []);
+    server = createServer((_request, raw) => {
+      const recorder = new ResponseRecorder(raw, settings.maxBody, () => run.responseEnded());
+      const run = new ProtectedRun({
+        execution,
+        recorder,
+        settings,
+        baseline: {},
+        keyHeader: () => ({ 'idempotency-key': 'one' }),
+        recordedHeaders: () => ({}),
+        report: () => undefined,
+      });
+      const handler = deferred<string>();
+      run.startUnclaimed({ handle: () => from(handler.promise) }).subscribe((value) => raw.end(value));
+      run.standAside();
+      handler.resolve('unprotected');
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const answer = await sendRequest(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+    expect([answer.status, answer.text]).toEqual([200, 'unprotected']);
+    expect(answer.headers['idempotency-key']).toBeUndefined();
   });
 });

@@ -18,6 +18,25 @@ describe('routeSettings', () => {
     expect(recorded).toEqual([false, true, false]);
   });
 
+  it.each([
+    ['merges options', { exclude: ['a'] }, [{ compute: String }], { exclude: ['a'], compute: String }],
+    ['keeps raw where nothing else is said', 'raw' as const, [undefined], 'raw'],
+    ['has raw replace options', { exclude: ['a'] }, ['raw' as const], 'raw'],
+    ['has options replace raw', 'raw' as const, [{ exclude: ['a'] }], { exclude: ['a'] }],
+    [
+      'has raw forget wider options',
+      { exclude: ['a'] },
+      ['raw' as const, { compute: String }],
+      { compute: String },
+    ],
+  ])('%s of the fingerprint', (_what, module, overrides, expected) => {
+    const settings = routeSettings(
+      { client, fingerprint: module },
+      overrides.map((fingerprint) => ({ fingerprint })),
+    );
+    expect(settings.fingerprint).toEqual(expected);
+  });
+
   describe('records what a handler threw', () => {
     const ofThrown = (
       statuses: number[] | undefined,

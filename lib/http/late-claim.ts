@@ -1,0 +1,81 @@
+import type { CallHandler, ExecutionContext } from '@nestjs/common';
+import { Observable, throwError, type Subscriber } from 'rxjs';
+import type { Decision } from '../core/engine.js';
+import type { LateExecution } from './late-execution.js';
+import type { ProtectedRun } from './protected-run.js';
+
+/** What is to be done with a request. */
+export type Verdict = Decision | { readonly kind: 'unprotected' };
+
+/** A verdict by which the handler does not run. */
+export type Answerable = Extract<Verdict, { kind: 'replay' | 'reject' }>;
+
+/** Requests on their way through the interceptors that may read their upload. */
+const awaited = new WeakMap<object, LateClaim>();
+
+/** Has a request claimed when it reaches its handler. */
+export function awaitUpload(request: object, claim: LateClaim): void {
+  awaited.set(request, claim);
+}
+
+/** The claim that a request still has to make. */
+export function lateClaimOf(request: unknown): LateClaim | undefined {
+  return awaited.get(request as object);
+}
+
+/**
+ * The claim of a request whose body has to be read by other interceptors first.
+ *
+ * The response is held from the outermost interceptor on, as ever, and the identity is claimed behind the innermost. A
+ * replay or a refusal is answered from the outermost: the interceptors in between are unsubscribed from, and neither map
+ * what they did not cause nor catch what is not theirs.
+ */
+export class LateClaim {
+  #verdict: Promise<Verdict | undefined> | undefined;
+
+  constructor(
+    private readonly execution: LateExecution,
+    private readonly run: ProtectedRun,
+    private readonly judge: (context: ExecutionContext) => Promise<Verdict>,
+    private readonly answer: (verdict: Answerable) => Observable<unknown>,
+  ) {}
+
+  /** Called where the handler would run. An interceptor may try more than once, which makes no second claim. */
+  arrive(context: ExecutionContext, next: CallHandler): Observable<unknown> {
+    return new Observable((subscriber) => {
+      this.#verdict ??= this.#claim(context);
+      void this.#verdict.then((verdict) => verdict && this.#go(verdict, next, subscriber));
+    });
+  }
+
+  /** Undefined when the request has ended meanwhile, or the application's own functions failed. */
+  async #claim(context: ExecutionContext): Promise<Verdict | undefined> {
+    try {
+      const verdict = await this.judge(context);
+      if (verdict.kind !== 'run') return verdict;
+      if (!(await this.execution.claimed(verdict.execution))) return undefined;
+      this.run.claimed();
+      return verdict;
+    } catch (error) {
+      this.run.withdraw(() => throwError(() => error));
+      return undefined;
+    }
+  }
+
+  #go(verdict: Verdict, next: CallHandler, subscriber: Subscriber<unknown>): void {
+    switch (verdict.kind) {
+      case 'unprotected':
+        this.run.standAside();
+        subscriber.add(next.handle().subscribe(subscriber));
+        break;
+      case 'run':
+        // One that was given up on while it was decided does not run any more.
+        if (subscriber.closed) break;
+        subscriber.add(verdict.execution.run(() => next.handle().subscribe(subscriber)));
+        break;
+      case 'replay':
+      case 'reject':
+        this.run.withdraw(() => this.answer(verdict));
+    }
+  }
+}
