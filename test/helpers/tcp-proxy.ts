@@ -200,6 +200,9 @@ async function writable(target: Socket): Promise<void> {
 
 function reset(...sockets: readonly Socket[]): void {
   for (const socket of sockets) {
-    if (!socket.destroyed) socket.resetAndDestroy();
+    if (socket.destroyed) continue;
+    // The system refuses to reset a socket that is just being ended, and Node would then keep its handle for ever.
+    if (socket.writableEnded && !socket.writableFinished) socket.destroy();
+    else socket.resetAndDestroy();
   }
 }
