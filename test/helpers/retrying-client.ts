@@ -39,8 +39,9 @@ export async function retryUntilAnswered(
     const left = deadline - performance.now();
     if (left <= 0) throw new Error(`No answer for ${options.key} within ${timeoutMs} ms: ${tally(failures)}`);
     const outcome = await attempt(typeof url === 'string' ? url : url(), options, left);
-    if (isFinal(outcome)) return { answer: outcome, attempts: failures.length + 1, failures };
-    failures.push(typeof outcome === 'string' ? outcome : String(outcome.status));
+    if (typeof outcome === 'string') failures.push(outcome);
+    else if (isFinal(outcome)) return { answer: outcome, attempts: failures.length + 1, failures };
+    else failures.push(String(outcome.status));
     await delay(pauseAfter(outcome, maxPauseMs));
   }
 }
@@ -65,9 +66,8 @@ async function attempt(url: string, { key, body, headers }: RetryOptions, left: 
   }
 }
 
-function isFinal(outcome: Outcome): outcome is HttpResponse {
-  if (typeof outcome === 'string') return false;
-  return outcome.status < 500 && outcome.headers['retry-after'] === undefined;
+function isFinal({ status, headers }: HttpResponse): boolean {
+  return status < 500 && headers['retry-after'] === undefined;
 }
 
 /** Enough for what is retried to come to pass; what `Retry-After` asks for in seconds is politeness that tests can do without. */
