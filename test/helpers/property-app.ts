@@ -67,7 +67,7 @@ export const UNRECORDED_HEADERS = ['set-cookie', 'x-request-id'];
 const MAX_SIZE = 8_192;
 
 /** How long duplicates wait, and how long a lease holds: until a test moves its end. */
-const PATIENCE = '400ms';
+const PATIENCE = '1s';
 const LEASE = '10m';
 
 /** One row for each time that a handler was entered, and one for each time that its write was committed. */

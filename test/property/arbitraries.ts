@@ -13,6 +13,7 @@ import {
   SameKeyElsewhere,
   Send,
   Settle,
+  type Kind,
   type Model,
 } from './commands.js';
 import { ENDPOINTS, type Endpoint, type Ending, type Identity, type Request, type Script } from './model.js';
@@ -81,60 +82,59 @@ const request: Arbitrary<Request> = fc.record({
   script,
 });
 
-function elsewhere({ client, endpoint, key }: Identity): Arbitrary<SameKeyElsewhere> {
-  const others = ALL_ENDPOINTS.filter((other) => other !== endpoint);
-  const here = { client, endpoint, key };
-  return fc.oneof(
-    manner.map((sent) => {
-      const other = { ...here, client: client === 'ann' ? 'bob' : 'ann' };
-      return new SameKeyElsewhere('other client', here, other, sent);
-    }),
-    fc
-      .tuple(fc.constantFrom(...others), manner)
-      .map(
-        ([other, sent]) => new SameKeyElsewhere('other endpoint', here, { ...here, endpoint: other }, sent),
-      ),
-  );
-}
-
 type Command = AsyncCommand<Model, World>;
 
-const KILL: Arbitrary<Command> = fc
-  .tuple(
-    identity,
-    request.filter(({ script: { ending: chosen } }) => chosen !== 'releases'),
-    fc.constantFrom('before the write', 'after the write'),
-    side,
-  )
-  .map((parts) => new Kill(...parts));
+const someWhere = (kind: 'other client' | 'other endpoint'): Arbitrary<Command> =>
+  fc
+    .tuple(identity, fc.constantFrom(...ALL_ENDPOINTS), manner)
+    .map(([here, endpoint, sent]) => {
+      const client = here.client === 'ann' ? 'bob' : 'ann';
+      const other = kind === 'other client' ? { ...here, client } : { ...here, endpoint };
+      return new SameKeyElsewhere(kind, here, other, sent);
+    })
+    .filter(
+      ({ identity: here, elsewhere }) => kind === 'other client' || here.endpoint !== elsewhere.endpoint,
+    );
 
-function weighted(withKills: boolean): Arbitrary<Command> {
-  const atOnce = fc.array(side, { minLength: 2, maxLength: 5 });
-  const settlement = fc.record({ status: fc.constantFrom(200, 201, 409), body: json });
-  return fc.oneof(
-    { weight: 12, arbitrary: fc.tuple(identity, request, manner).map((parts) => new Send(...parts)) },
-    { weight: 7, arbitrary: fc.tuple(identity, manner).map((parts) => new Duplicate(...parts)) },
-    {
-      weight: 4,
-      arbitrary: fc.tuple(identity, request, atOnce).map((parts) => new DuplicatesAtOnce(...parts)),
-    },
-    {
-      weight: 4,
-      arbitrary: fc
-        .tuple(identity, fc.constantFrom(...PARTS), manner)
-        .map((parts) => new ChangedRequest(...parts)),
-    },
-    { weight: 5, arbitrary: identity.chain(elsewhere) },
-    { weight: 4, arbitrary: identity.map((expired) => new Expire(expired)) },
-    { weight: 2, arbitrary: fc.constant(new Purge()) },
-    { weight: withKills ? 5 : 0, arbitrary: KILL },
-    { weight: 3, arbitrary: fc.constant(new Lapse()) },
-    { weight: 2, arbitrary: identity.map((released) => new Release(released)) },
-    { weight: 4, arbitrary: fc.tuple(identity, settlement).map((parts) => new Settle(...parts)) },
-  );
-}
+const settlement = fc.record({ status: fc.constantFrom(200, 201, 409), body: json });
 
-/** Sequences of steps. Without kills they need no process that can die. */
-export function sequences({ withKills }: { readonly withKills: boolean }): Arbitrary<Iterable<Command>> {
-  return fc.noBias(fc.commands([weighted(withKills)], { maxCommands: MOST_STEPS, size: 'max' }));
+/** How often each kind of step is tried, and how one is made. */
+const STEPS: Readonly<Record<Kind, readonly [weight: number, step: Arbitrary<Command>]>> = {
+  send: [12, fc.tuple(identity, request, manner).map((parts) => new Send(...parts))],
+  duplicate: [7, fc.tuple(identity, manner).map((parts) => new Duplicate(...parts))],
+  'duplicates at once': [
+    4,
+    fc
+      .tuple(identity, request, fc.array(side, { minLength: 2, maxLength: 5 }))
+      .map((parts) => new DuplicatesAtOnce(...parts)),
+  ],
+  'changed request': [
+    4,
+    fc.tuple(identity, fc.constantFrom(...PARTS), manner).map((parts) => new ChangedRequest(...parts)),
+  ],
+  'other client': [3, someWhere('other client')],
+  'other endpoint': [3, someWhere('other endpoint')],
+  expire: [4, identity.map((expired) => new Expire(expired))],
+  purge: [2, fc.constant(new Purge())],
+  kill: [
+    5,
+    fc
+      .tuple(
+        identity,
+        request.filter(({ script: { ending: chosen } }) => chosen !== 'releases'),
+        fc.constantFrom('before the write', 'after the write'),
+        side,
+      )
+      .map((parts) => new Kill(...parts)),
+  ],
+  lapse: [3, fc.constant(new Lapse())],
+  release: [2, identity.map((released) => new Release(released))],
+  settle: [4, fc.tuple(identity, settlement).map((parts) => new Settle(...parts))],
+};
+
+/** Sequences of steps of these kinds. Kills need instances that are processes. */
+export function sequences(kinds: readonly Kind[], most = MOST_STEPS): Arbitrary<Iterable<Command>> {
+  const weighted = kinds.map((kind) => ({ weight: STEPS[kind][0], arbitrary: STEPS[kind][1] }));
+  // Left alone, fast-check makes many of them short.
+  return fc.noBias(fc.commands([fc.oneof(...weighted)], { maxCommands: most, size: 'max' }));
 }

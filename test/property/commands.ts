@@ -43,7 +43,7 @@ export class Model {
 /** Something that is done to the model and to the world alike; then the whole world is held against the whole model. */
 abstract class Step implements AsyncCommand<Model, World> {
   /** By which it is counted. */
-  abstract readonly kind: string;
+  abstract readonly kind: Kind;
   abstract check(model: Readonly<Model>): boolean;
   protected abstract act(model: Model, world: World): Promise<void>;
   abstract toString(): string;
@@ -400,3 +400,5 @@ export const KINDS = [
   'release',
   'settle',
 ] as const;
+
+export type Kind = (typeof KINDS)[number];

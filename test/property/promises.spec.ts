@@ -62,7 +62,7 @@ describe.each(ADAPTERS)('the promises, against a model (%s)', (adapter) => {
     async () => {
       const seed = chooseSeed();
       const world = new World(database, instances);
-      const property = fc.asyncProperty(sequences({ withKills: true }), async (sequence) => {
+      const property = fc.asyncProperty(sequences(KINDS), async (sequence) => {
         await world.begin();
         const model = new Model();
         await fc.asyncModelRun(() => ({ model, real: world }), sequence);

@@ -80,3 +80,13 @@ const THROUGH_LEASES: Tour = [
 
 /** Written by hand: together they come across everything there is, which no random sequence can be relied on to do. */
 export const TOURS = [THROUGH_TRANSACTIONS, THROUGH_LEASES];
+
+/** The shortest sequences that bring something to light. */
+export const SHORT = {
+  duplicate: [new Send(ANN, ORDER, HERE), new Duplicate(ANN, THERE)],
+  atOnce: [new DuplicatesAtOnce(ANN, ORDER, [0, 1])],
+  otherClient: [new Send(ANN, ORDER, HERE), new SameKeyElsewhere('other client', ANN, BOB, THERE)],
+  changed: [new Send(ANN, ORDER, HERE), new ChangedRequest(ANN, 'says', THERE)],
+  failed: [new Send(ANN, requestThat('fails', 500), HERE)],
+  unresolved: [new Send(AT_REFUSE, requestThat('fails', 500), HERE), new Duplicate(AT_REFUSE, THERE)],
+} as const satisfies Record<string, Tour>;
