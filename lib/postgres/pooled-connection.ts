@@ -89,10 +89,18 @@ export class PooledConnection {
   release(discard = false): void {
     if (this.#released) return;
     this.#released = true;
+    if (discard && !this.#lost) {
+      // A pooler forwards the request for a client that is still there, and ignores that of one that has gone.
+      void within(CANCEL_HEAD_START, cancelStatement(this.client)).then(() => this.#return(true));
+    } else {
+      this.#return(this.#lost);
+    }
+  }
+
+  #return(discard: boolean): void {
     this.client.removeListener('error', this.#onError);
-    if (discard && !this.#lost) cancelStatement(this.client);
     // pg-pool listens again from here on, also while it closes what is discarded.
-    this.giveBack(discard || this.#lost);
+    this.giveBack(discard);
   }
 }
 
@@ -120,17 +128,21 @@ interface SessionFacts {
 }
 
 const CANCEL_REQUEST_CODE = 80_877_102;
-const CANCEL_PATIENCE = 5_000;
+/** How long a discarded connection is kept open so that the request can arrive. */
+const CANCEL_HEAD_START = 1_000;
+/** Longer than PgBouncer keeps a request that it cannot forward yet (`cancel_wait_timeout`, 10 s). */
+const CANCEL_PATIENCE = 15_000;
 
 /**
  * Asks the server to end the statement that a session is executing, if any. A server that executes one does not notice
  * that its client has gone, and before PostgreSQL 17 would hold the transaction, and with it the key, until the
- * statement's own timeout. The protocol wants a connection of its own for that, and gives no answer.
+ * statement's own timeout. The protocol wants a connection of its own for that, whose end is the only answer: like libpq
+ * we leave it to the server to close it. PgBouncer 1.18 crashes when it is closed while the request is being forwarded.
  */
-function cancelStatement(client: ClientBase): void {
+function cancelStatement(client: ClientBase): Promise<void> {
   const { host, port, processID, secretKey } = client as SessionFacts;
-  if (typeof host !== 'string' || typeof port !== 'number') return;
-  if (typeof processID !== 'number' || typeof secretKey !== 'number') return;
+  if (typeof host !== 'string' || typeof port !== 'number') return Promise.resolve();
+  if (typeof processID !== 'number' || typeof secretKey !== 'number') return Promise.resolve();
   const request = Buffer.alloc(16);
   [request.length, CANCEL_REQUEST_CODE, processID, secretKey].forEach((value, index) =>
     request.writeInt32BE(value, index * 4),
@@ -139,5 +151,7 @@ function cancelStatement(client: ClientBase): void {
   socket.on('error', () => undefined);
   socket.setTimeout(CANCEL_PATIENCE, () => socket.destroy());
   socket.unref();
-  socket.end(request);
+  socket.resume();
+  socket.write(request);
+  return new Promise((resolve) => socket.once('close', () => resolve()));
 }
