@@ -1,14 +1,14 @@
 import { connect } from 'node:net';
-import type { ClientBase, QueryResult, QueryResultRow } from 'pg';
+import type { ClientBase, Pool, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
 import { ROLLBACK } from './statements.js';
 
 /** Milliseconds that a rollback, and a statement under way before it, may take before the connection is closed. */
 export const ROLLBACK_PATIENCE = 1_000;
 
-/** The part of TypeORM's PostgreSQL driver that hands out connections of the pool. */
+/** The part of TypeORM's PostgreSQL driver that holds the pool. */
 interface PostgresPoolDriver {
-  obtainMasterConnection(): Promise<[client: ClientBase, release: (error?: Error | boolean) => void]>;
+  readonly master: Pool;
 }
 
 /** A connection was not to be had in time. */
@@ -41,24 +41,36 @@ export class PooledConnection {
 
   /** Takes a connection; one that arrives after the timeout goes straight back. */
   static async acquire(dataSource: DataSource, timeout: number): Promise<PooledConnection> {
-    const driver = dataSource.driver as unknown as PostgresPoolDriver;
-    const obtained = driver.obtainMasterConnection();
+    const obtained = PooledConnection.#obtain(dataSource);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
         reject(new AcquireTimeoutError(timeout));
         obtained.then(
-          ([, release]) => release(),
+          (connection) => connection.release(),
           () => undefined,
         );
       }, timeout);
     });
     try {
-      const [client, release] = await Promise.race([obtained, late]);
-      return new PooledConnection(client, release);
+      return await Promise.race([obtained, late]);
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /**
+   * Listens before the pool's callback returns. The server may end a session in the same bytes that greet it, when it shuts
+   * down or an administrator ends everybody's: whoever listened a microtask later would leave that error to the process.
+   */
+  static #obtain(dataSource: DataSource): Promise<PooledConnection> {
+    const { master } = dataSource.driver as unknown as PostgresPoolDriver;
+    return new Promise((resolve, reject) => {
+      master.connect((error, client, release) => {
+        if (client) resolve(new PooledConnection(client, release));
+        else reject(error ?? new Error('the pool gave no connection'));
+      });
+    });
   }
 
   /** Whether the connection broke while it was out. */
