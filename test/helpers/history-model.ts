@@ -50,7 +50,7 @@ export function isFailedRun(operation: Operation): operation is Answered {
 }
 
 /** Whether it may have had the effect although its client does not know: now, later, or never. */
-export function isInDoubt({ answer }: Operation, mode: Mode): boolean {
+function isInDoubt({ answer }: Operation, mode: Mode): boolean {
   if (answer === 'unknown' || answer.code === 'IDEMPOTENCY_OUTCOME_UNKNOWN') return true;
   // In lease mode nothing is rolled back once the handler began.
   return mode === 'lease' && answer.status >= 500 && !NEVER_RAN.has(answer.code);

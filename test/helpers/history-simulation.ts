@@ -26,7 +26,7 @@ export const FATES = [
   'answer-lost-late',
   'told-to-wait',
 ] as const;
-export type Fate = (typeof FATES)[number];
+type Fate = (typeof FATES)[number];
 
 /** Its effect may come after its answer. */
 const LATE: readonly Fate[] = ['in-doubt-late', 'answer-lost-late'];

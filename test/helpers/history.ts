@@ -35,7 +35,7 @@ export interface Answer {
 }
 
 /** The end of an attempt as its client saw it: an answer, or nothing because the answer was lost. */
-export interface Completion {
+interface Completion {
   readonly type: 'completion';
   readonly operation: number;
   readonly time: number;
