@@ -7,6 +7,7 @@ import { amount, chooseSeed, printFigures, seededRandom } from '../helpers/fault
 import { startFaultScene, type FaultScene } from '../helpers/fault-scene.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
 import { untilLapsed } from '../helpers/leases.js';
+import { concurrently, KillTally } from '../helpers/kill-run.js';
 import { retryUntilAnswered } from '../helpers/retrying-client.js';
 import { startVictim, type Place, type Victim } from '../helpers/victim.js';
 
@@ -24,8 +25,6 @@ const MOMENTS = ['before', 'within', 'after'] as const;
 const SAMPLE = 2;
 /** How many processes start or die at a time; most of their life is boot, which wants a core each. */
 const AT_ONCE = 4;
-/** Milliseconds within which a process that is set to kill itself has done so. */
-const PATIENCE = 20_000;
 
 const STATEMENTS = statementsFor('idempotency_records', undefined, 180_000);
 const NAMES = new Map(
@@ -61,7 +60,7 @@ describe.each(ADAPTERS)('killed at every point (%s)', (adapter) => {
   const seed = chooseSeed();
   let scene: FaultScene;
   /** The writes of a run without a kill, for each path and past. */
-  const traces = new Map<string, Place[]>();
+  const traces = new Map<string, readonly Place[]>();
   let keys = 0;
   /** Keys whose owner died, and whose lease has lapsed. */
   const orphans: string[] = [];
@@ -122,9 +121,9 @@ describe.each(ADAPTERS)('killed at every point (%s)', (adapter) => {
       .map((point) => ({ ...point, cut: random.below(100), hasRival: random.percent(50) }));
     const takeovers = points.filter(({ past }) => past === 'takeover').length;
     orphans.push(...(await bereave(takeovers - orphans.length)));
-    const tally = new Tally();
+    const tally = new KillTally();
     const violations: string[] = [];
-    await concurrently(points, async (point) => {
+    await concurrently(points, AT_ONCE, async (point) => {
       const key = await keyWith(mode, point.past);
       const { answers, hit } = await strike(point, mode, key, tally);
       if (!hit) violations.push(`${nameOf(point)}: not reached`);
@@ -152,9 +151,9 @@ describe.each(ADAPTERS)('killed at every point (%s)', (adapter) => {
     const points = [unanswered, ...others]
       .slice(0, amount({ short: 1, full: all.length }))
       .map((point) => ({ ...point, cut: random.below(100), hasRival: false }));
-    const tally = new Tally();
+    const tally = new KillTally();
     let duplicates = 0;
-    await concurrently(points, async (point) => {
+    await concurrently(points, AT_ONCE, async (point) => {
       const key = nextKey('control');
       await strike(point, path, key, tally);
       const effects = await scene.effects(mode, key);
@@ -175,36 +174,23 @@ describe.each(ADAPTERS)('killed at every point (%s)', (adapter) => {
     { place, moment, cut, hasRival }: Strike,
     path: string,
     key: string,
-    tally: Tally,
+    tally: KillTally,
   ): Promise<{ readonly answers: readonly HttpResponse[]; readonly hit: boolean }> {
     const victim = await start();
     const share = { before: 0, within: (1 + cut) / 101, after: 1 }[moment];
     await victim.arm({ place, share }, watchOf(path));
     const urls = [victim.url];
     const first = retryUntilAnswered(() => `${urls.shift() ?? scene.survivor.url}/${path}`, { key });
-    const hit = await died(victim);
+    const hit = await victim.died();
     const askers = [first];
     if (hasRival) askers.push(retryUntilAnswered(`${scene.survivor.url}/${path}`, { key }));
     const answered = await Promise.all(askers);
-    for (const { attempts } of answered) tally.add(attempts);
+    for (const { attempts } of answered) tally.count(attempts);
     if (hit) tally.kills++;
     return { answers: answered.map(({ answer }) => answer), hit };
   }
 
-  async function died(victim: Victim): Promise<boolean> {
-    const timer = setTimeout(() => void victim.kill(), PATIENCE);
-    try {
-      await victim.died();
-      return true;
-    } catch {
-      return false;
-    } finally {
-      clearTimeout(timer);
-      await victim.kill();
-    }
-  }
-
-  async function trace(victim: Victim, path: string, key: string): Promise<Place[]> {
+  async function trace(victim: Victim, path: string, key: string): Promise<readonly Place[]> {
     const serve = async (): Promise<void> => {
       const { status, text } = await postJson(`${victim.url}/${path}`, {}, { 'Idempotency-Key': key });
       expect({ path, status, text }).toMatchObject({ status: 201 });
@@ -217,7 +203,7 @@ describe.each(ADAPTERS)('killed at every point (%s)', (adapter) => {
         return busy!.count === 0;
       });
     };
-    return victim.trace(serve, watchOf(path));
+    return (await victim.trace(serve, watchOf(path))).places;
   }
 
   async function keyWith(mode: FaultRoute, past: Past): Promise<string> {
@@ -258,24 +244,6 @@ describe.each(ADAPTERS)('killed at every point (%s)', (adapter) => {
   }
 });
 
-/** What a run did. */
-class Tally {
-  requests = 0;
-  retries = 0;
-  kills = 0;
-  effects = 0;
-
-  add(attempts: number): void {
-    this.requests++;
-    this.retries += attempts - 1;
-  }
-
-  get figures(): { requests: number; kills: number; retries: number; effects: number } {
-    const { requests, kills, retries, effects } = this;
-    return { requests, kills, retries, effects };
-  }
-}
-
 /** A short name for what was written: of the library's statement, or the first word of another, or who it went to. */
 function tagOf({ peer, what }: Place): string {
   if (peer !== 'database') return peer;
@@ -289,12 +257,4 @@ function nameOf({ route, past, moment, place }: Point): string {
 /** Held up until its lease has been extended, a request in lease mode has a heartbeat to be killed at. */
 function watchOf(path: string): { holdProviderUntil?: string } {
   return path === 'lease' ? { holdProviderUntil: STATEMENTS.extend } : {};
-}
-
-async function concurrently<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
-  const left = [...items];
-  const worker = async (): Promise<void> => {
-    for (let item = left.shift(); item !== undefined; item = left.shift()) await work(item);
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, worker));
 }

@@ -1,6 +1,6 @@
 import { writeSync } from 'node:fs';
 import { Socket } from 'node:net';
-import type { Place, TracerCommand, Peer } from './victim.js';
+import type { Peer, Place, Trace, TracerCommand } from './victim.js';
 
 /*
  * Imported first by a process that is to die. It sees every write of every socket as it goes to the kernel, tells what
@@ -38,7 +38,7 @@ prototype._writev = function (chunks, callback) {
 
 process.on('message', (message: TracerCommand) => {
   if (message.do === 'report') {
-    say(`places ${JSON.stringify(places)}`);
+    say(`trace ${JSON.stringify({ places, bytes: bytesWritten } satisfies Trace)}`);
     message = { do: 'nothing' };
   } else {
     places = [];

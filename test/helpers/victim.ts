@@ -1,6 +1,9 @@
 import type { FaultAppOptions } from './fault-app.js';
 import { startFaultProcess } from './fault-process.js';
 
+/** Milliseconds within which a process that is set to kill itself has to do so; otherwise it is killed. */
+const PATIENCE = 20_000;
+
 /** Who a process writes to. */
 export type Peer = 'database' | 'provider' | 'client';
 
@@ -11,6 +14,13 @@ export interface Place {
   readonly what: string;
   /** Counts from 1 among the same. */
   readonly occurrence: number;
+}
+
+/** What a process wrote. */
+export interface Trace {
+  readonly places: readonly Place[];
+  /** How many bytes that were, with those that opened connections. */
+  readonly bytes: number;
 }
 
 /** Where a process dies: before (0), after (1) or inside one of its writes, by the share of its bytes that got out. */
@@ -40,13 +50,13 @@ export type TracerCommand =
 export interface Victim {
   readonly url: string;
   /** What it writes while that goes on. */
-  trace(work: () => Promise<unknown>, watch?: Watch): Promise<Place[]>;
+  trace(work: () => Promise<unknown>, watch?: Watch): Promise<Trace>;
   /** Resolves when it is set to kill itself. */
   arm(death: Death, watch?: Watch): Promise<void>;
   /** The same, by the number of bytes that get out first, whoever they go to. */
   armAtByte(byte: number): Promise<void>;
-  /** Resolves with where it killed itself, once it is gone. Rejects when it ended in another way. */
-  died(): Promise<Place | null>;
+  /** Whether it has killed itself, or does so in time; then it is gone. */
+  died(): Promise<boolean>;
   /** Resolves when the process is gone. */
   readonly gone: Promise<void>;
   kill(): Promise<void>;
@@ -75,14 +85,21 @@ export async function startVictim(
       await tell({ do: 'trace', ports, ...watch });
       await work();
       child.send({ do: 'report' } satisfies TracerCommand);
-      return JSON.parse(await expectLine('places')) as Place[];
+      return JSON.parse(await expectLine('trace')) as Trace;
     },
     arm: (death, watch) => tell({ do: 'die', ports, ...death, ...watch }),
     armAtByte: (byte) => tell({ do: 'die at byte', byte, ports }),
     died: async () => {
-      const place = JSON.parse(await expectLine('died')) as Place | null;
-      await child.gone;
-      return place;
+      const timer = setTimeout(() => void child.kill(), PATIENCE);
+      try {
+        await expectLine('died');
+        await child.gone;
+        return true;
+      } catch {
+        return false;
+      } finally {
+        clearTimeout(timer);
+      }
     },
     kill: () => child.kill(),
   };
