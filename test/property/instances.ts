@@ -3,8 +3,11 @@ import { startPropertyApp, type PropertyAppOptions } from '../helpers/property-a
 import { startPropertyProcess, type PropertyProcess } from '../helpers/property-process.js';
 import type { Instances, Side } from './world.js';
 
-/** Two instances in processes of their own, and a third that takes the place of one that dies. */
-export async function startProcesses(options: PropertyAppOptions): Promise<Instances> {
+/**
+ * Two instances in processes of their own, and a third that takes the place of one that dies. Who asks for one waits until it
+ * serves; `close` ends those that were still starting as well.
+ */
+export function startProcesses(options: PropertyAppOptions): Instances {
   const start = (): Promise<PropertyProcess> => {
     const process = startPropertyProcess(options);
     // Who needs it hears of its failure; a spare that nobody needs may fail unheard.
@@ -13,7 +16,6 @@ export async function startProcesses(options: PropertyAppOptions): Promise<Insta
   };
   const serving: [Promise<PropertyProcess>, Promise<PropertyProcess>] = [start(), start()];
   let spare = start();
-  await Promise.all(serving);
   return {
     url: async (side) => (await serving[side]).url,
     sacrifice: async (side, work) => {

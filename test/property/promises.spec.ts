@@ -21,7 +21,7 @@ import { World, type Instances } from './world.js';
 /** The tours, and random sequences. */
 const RUNS = TOURS.length + amount({ short: 4, full: 60 });
 /** Milliseconds. A counterexample is searched for until it is over. */
-const PATIENCE = amount({ short: 120_000, full: 900_000 });
+const PATIENCE = amount({ short: 180_000, full: 1_800_000 });
 
 /** What has to come about besides each kind of step: otherwise nothing was tested. */
 const OCCURRENCES = [
@@ -49,13 +49,13 @@ describe.each(ADAPTERS)('the promises, against a model (%s)', (adapter) => {
   beforeAll(async () => {
     database = await createTestDatabase();
     await createJournal(database);
-    instances = await startProcesses({ adapter, databaseUrl: database.url, name: 'property' });
+    instances = startProcesses({ adapter, databaseUrl: database.url, name: 'property' });
   });
 
   afterAll(async () => {
     await instances.close();
     await database.drop();
-  });
+  }, PATIENCE);
 
   it(
     'hold in every sequence of steps',
