@@ -1,7 +1,7 @@
 import { connect } from 'node:net';
 import type { ClientBase, Pool, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
-import { ROLLBACK } from './statements.js';
+import { COMMIT, ROLLBACK } from './statements.js';
 
 /** Milliseconds that a rollback, and a statement under way before it, may take before the connection is closed. */
 export const ROLLBACK_PATIENCE = 1_000;
@@ -27,6 +27,10 @@ export class AcquireTimeoutError extends Error {
 export class PooledConnection {
   #lost = false;
   #released = false;
+  #committing = false;
+  #giveUp!: (reason: Error) => void;
+  /** Rejects when the connection is discarded: it may stay open for a while, and must not answer any more. */
+  readonly #givenUp = new Promise<never>((_, reject) => (this.#giveUp = reject));
   readonly #since = performance.now();
   readonly #onError = (): void => {
     this.#lost = true;
@@ -37,6 +41,7 @@ export class PooledConnection {
     private readonly giveBack: (error?: Error | boolean) => void,
   ) {
     client.on('error', this.#onError);
+    this.#givenUp.catch(() => undefined);
   }
 
   /** Takes a connection; one that arrives after the timeout goes straight back. */
@@ -84,7 +89,8 @@ export class PooledConnection {
   }
 
   query<Row extends QueryResultRow>(text: string, values?: unknown[]): Promise<QueryResult<Row>> {
-    return this.client.query<Row>(text, values);
+    if (this.#released) return this.#givenUp;
+    return Promise.race([this.client.query<Row>(text, values), this.#givenUp]);
   }
 
   /** Whether the transaction was undone; not where the server does not answer in time. */
@@ -97,16 +103,27 @@ export class PooledConnection {
     this.release(!(await this.rollBack()));
   }
 
-  /** Gives the connection back to the pool, or closes it when it is broken or `discard` is set. */
+  /**
+   * Gives the connection back to the pool, or closes it when it is broken or `discard` is set. A statement that is being
+   * executed is cancelled, but never a COMMIT: while it waits for a synchronous standby, that would make the server take it
+   * for committed, and show it to everybody, although the standby does not have it.
+   */
   release(discard = false): void {
     if (this.#released) return;
-    this.#released = true;
-    if (discard && !this.#lost) {
-      // A pooler forwards the request for a client that is still there, and ignores that of one that has gone.
-      void within(CANCEL_HEAD_START, cancelStatement(this.client)).then(() => this.#return(true));
-    } else {
-      this.#return(this.#lost);
+    if (!discard || this.#lost || this.#committing) {
+      this.close(discard);
+      return;
     }
+    this.#released = true;
+    // A pooler forwards the request for a client that is still there, and ignores that of one that has gone.
+    void within(CANCEL_HEAD_START, cancelStatement(this.client)).then(() => this.#return(true));
+  }
+
+  /** Like {@link release}, without cancelling anything: for statements that commit by themselves. */
+  close(discard = true): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.#return(discard || this.#lost);
   }
 
   #return(discard: boolean): void {

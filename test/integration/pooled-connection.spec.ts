@@ -83,4 +83,29 @@ describe('a connection of the pool', () => {
     await proxied.destroy();
     await proxy.close();
   });
+
+  it('that is discarded answers nothing any more, although it stays open for the request to cancel', async () => {
+    const proxy = await startDatabaseProxy(database.url);
+    const url = proxy.url(database.url);
+    const proxied = await new DataSource({ type: 'postgres', url, poolSize: 1 }).initialize();
+    const connection = await PooledConnection.acquire(proxied, 10_000);
+    const [asked, go] = [deferred(), deferred()];
+    const known = proxy.connections();
+    proxy.onClientData((_, from) => (known.includes(from) ? undefined : new Promise(() => undefined)));
+    proxy.onServerData(async (): Promise<undefined> => {
+      asked.resolve();
+      await go.promise;
+    });
+    const answer = connection.query('SELECT 1 AS one').then(
+      () => 'answered',
+      () => 'given up',
+    );
+    await asked.promise;
+    connection.release(true);
+    go.resolve();
+    expect(await answer).toBe('given up');
+    await expect(connection.query('SELECT 2')).rejects.toThrow('given back');
+    await proxy.close();
+    await proxied.destroy();
+  });
 });
