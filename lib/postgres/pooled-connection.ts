@@ -90,6 +90,7 @@ export class PooledConnection {
 
   query<Row extends QueryResultRow>(text: string, values?: unknown[]): Promise<QueryResult<Row>> {
     if (this.#released) return this.#givenUp;
+    this.#committing = text === COMMIT;
     return Promise.race([this.client.query<Row>(text, values), this.#givenUp]);
   }
 
@@ -114,7 +115,7 @@ export class PooledConnection {
       this.close(discard);
       return;
     }
-    this.#released = true;
+    this.#end();
     // A pooler forwards the request for a client that is still there, and ignores that of one that has gone.
     void within(CANCEL_HEAD_START, cancelStatement(this.client)).then(() => this.#return(true));
   }
@@ -122,8 +123,13 @@ export class PooledConnection {
   /** Like {@link release}, without cancelling anything: for statements that commit by themselves. */
   close(discard = true): void {
     if (this.#released) return;
-    this.#released = true;
+    this.#end();
     this.#return(discard || this.#lost);
+  }
+
+  #end(): void {
+    this.#released = true;
+    this.#giveUp(new Error('the connection was given back'));
   }
 
   #return(discard: boolean): void {
