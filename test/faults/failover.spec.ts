@@ -15,7 +15,8 @@ import { startReplicatedPostgres, type ReplicatedPostgres, type Replication } fr
 import { startTcpProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 
 const CLIENTS = 6;
-const ROUTES = [...Object.keys(FAULT_ROUTES), ...Object.values(FAULT_ROUTES)];
+/** Every other client sends to the routes without protection: whatever strikes most clients strikes both kinds. */
+const ROUTES = [Object.keys(FAULT_ROUTES), Object.values(FAULT_ROUTES)] as const;
 const FAILOVERS = amount({ short: 1, full: 8 });
 
 /** What a client was told about one key. */
@@ -53,6 +54,8 @@ describe.each(ADAPTERS)('a standby that is promoted (%s)', (adapter) => {
     await createEffects({ query: (sql: string) => primary.query(sql) } as unknown as TestDatabase);
     await primary.end();
     standby = new Pool({ connectionString: servers.standbyUrl, max: 2 });
+    // Its end is announced before its connections are closed: a server that is stopped then still tells them.
+    standby.on('error', () => undefined);
     cleanUp.push(() => standby.end());
     proxy = await startTcpProxy(servers.primary);
     cleanUp.push(() => proxy.close());
@@ -118,7 +121,7 @@ describe.each(ADAPTERS)('a standby that is promoted (%s)', (adapter) => {
       const client = async (name: number): Promise<void> => {
         const own = random.fork();
         for (let count = 0; !isOver; count++) {
-          const route = own.pick(ROUTES);
+          const route = own.pick(ROUTES[name % 2 === 0 ? 0 : 1]);
           const key = `${route}-${name}-${count}`;
           const { answer, attempts } = await retryUntilAnswered(`${app.url}/${route}`, {
             key,
