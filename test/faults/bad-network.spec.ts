@@ -14,7 +14,7 @@ import { startProvider, type PaymentProvider } from '../helpers/provider.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 
 /** How often each fault strikes at least. */
-const ROUNDS = amount({ short: 1, full: 15 });
+const ROUNDS = amount({ short: 1, full: 25 });
 const TIMEOUT = amount({ short: 60_000, full: 300_000 });
 const MODES = ['transaction', 'lease'] as const satisfies readonly FaultRoute[];
 
