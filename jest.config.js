@@ -1,10 +1,10 @@
 import { availableParallelism } from 'node:os';
+import { findPgBouncer } from './test/helpers/pgbouncer-location.mjs';
 import { swcOptions } from './test/helpers/swc-options.mjs';
 
 /** @type {import('jest').Config} */
-export default {
+const project = {
   testEnvironment: 'node',
-  testMatch: ['<rootDir>/test/**/*.spec.ts'],
   testPathIgnorePatterns: ['/node_modules/', '<rootDir>/test/package/'],
   modulePathIgnorePatterns: ['<rootDir>/dist/', '<rootDir>/test/package/', '<rootDir>/.data/'],
   extensionsToTreatAsEsm: ['.ts'],
@@ -18,6 +18,22 @@ export default {
   },
   globalSetup: '<rootDir>/test/helpers/global-setup.mjs',
   globalTeardown: '<rootDir>/test/helpers/global-teardown.mjs',
+};
+
+/** Every test, on applications that connect to PostgreSQL itself. */
+const direct = { ...project, displayName: 'direct', testMatch: ['<rootDir>/test/**/*.spec.ts'] };
+
+/** The end-to-end tests once more, on applications that connect through PgBouncer in transaction pooling mode. */
+const pgbouncer = {
+  ...project,
+  displayName: 'pgbouncer',
+  testMatch: ['<rootDir>/test/e2e/**/*.spec.ts', '<rootDir>/test/integration/cancel-request.spec.ts'],
+  setupFiles: ['<rootDir>/test/helpers/through-pooler.mjs'],
+};
+
+/** @type {import('jest').Config} */
+export default {
+  projects: findPgBouncer() === undefined ? [direct] : [direct, pgbouncer],
   testTimeout: 30_000,
   // Tests mostly wait for the database, so two workers pay even on two cores. The upper bound keeps the
   // sum of all connection pools far below the server's max_connections.

@@ -1,14 +1,14 @@
 import { connect } from 'node:net';
-import type { ClientBase, QueryResult, QueryResultRow } from 'pg';
+import type { ClientBase, Pool, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
-import { ROLLBACK } from './statements.js';
+import { COMMIT, ROLLBACK } from './statements.js';
 
 /** Milliseconds that a rollback, and a statement under way before it, may take before the connection is closed. */
 export const ROLLBACK_PATIENCE = 1_000;
 
-/** The part of TypeORM's PostgreSQL driver that hands out connections of the pool. */
+/** The part of TypeORM's PostgreSQL driver that holds the pool. */
 interface PostgresPoolDriver {
-  obtainMasterConnection(): Promise<[client: ClientBase, release: (error?: Error | boolean) => void]>;
+  readonly master: Pool;
 }
 
 /** A connection was not to be had in time. */
@@ -27,6 +27,10 @@ export class AcquireTimeoutError extends Error {
 export class PooledConnection {
   #lost = false;
   #released = false;
+  #committing = false;
+  #giveUp!: (reason: Error) => void;
+  /** Rejects when the connection is discarded: it may stay open for a while, and must not answer any more. */
+  readonly #givenUp = new Promise<never>((_, reject) => (this.#giveUp = reject));
   readonly #since = performance.now();
   readonly #onError = (): void => {
     this.#lost = true;
@@ -37,28 +41,41 @@ export class PooledConnection {
     private readonly giveBack: (error?: Error | boolean) => void,
   ) {
     client.on('error', this.#onError);
+    this.#givenUp.catch(() => undefined);
   }
 
   /** Takes a connection; one that arrives after the timeout goes straight back. */
   static async acquire(dataSource: DataSource, timeout: number): Promise<PooledConnection> {
-    const driver = dataSource.driver as unknown as PostgresPoolDriver;
-    const obtained = driver.obtainMasterConnection();
+    const obtained = PooledConnection.#obtain(dataSource);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
         reject(new AcquireTimeoutError(timeout));
         obtained.then(
-          ([, release]) => release(),
+          (connection) => connection.release(),
           () => undefined,
         );
       }, timeout);
     });
     try {
-      const [client, release] = await Promise.race([obtained, late]);
-      return new PooledConnection(client, release);
+      return await Promise.race([obtained, late]);
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /**
+   * Listens before the pool's callback returns. The server may end a session in the same bytes that greet it, when it shuts
+   * down or an administrator ends everybody's: whoever listened a microtask later would leave that error to the process.
+   */
+  static #obtain(dataSource: DataSource): Promise<PooledConnection> {
+    const { master } = dataSource.driver as unknown as PostgresPoolDriver;
+    return new Promise((resolve, reject) => {
+      master.connect((error, client, release) => {
+        if (client) resolve(new PooledConnection(client, release));
+        else reject(error ?? new Error('the pool gave no connection'));
+      });
+    });
   }
 
   /** Whether the connection broke while it was out. */
@@ -72,7 +89,9 @@ export class PooledConnection {
   }
 
   query<Row extends QueryResultRow>(text: string, values?: unknown[]): Promise<QueryResult<Row>> {
-    return this.client.query<Row>(text, values);
+    if (this.#released) return this.#givenUp;
+    this.#committing = text === COMMIT;
+    return Promise.race([this.client.query<Row>(text, values), this.#givenUp]);
   }
 
   /** Whether the transaction was undone; not where the server does not answer in time. */
@@ -85,14 +104,38 @@ export class PooledConnection {
     this.release(!(await this.rollBack()));
   }
 
-  /** Gives the connection back to the pool, or closes it when it is broken or `discard` is set. */
+  /**
+   * Gives the connection back to the pool, or closes it when it is broken or `discard` is set. A statement that is being
+   * executed is cancelled, but never a COMMIT: while it waits for a synchronous standby, that would make the server take it
+   * for committed, and show it to everybody, although the standby does not have it.
+   */
   release(discard = false): void {
     if (this.#released) return;
+    if (!discard || this.#lost || this.#committing) {
+      this.close(discard);
+      return;
+    }
+    this.#end();
+    // A pooler forwards the request for a client that is still there, and ignores that of one that has gone.
+    void within(CANCEL_HEAD_START, cancelStatement(this.client)).then(() => this.#return(true));
+  }
+
+  /** Like {@link release}, without cancelling anything: for statements that commit by themselves. */
+  close(discard = true): void {
+    if (this.#released) return;
+    this.#end();
+    this.#return(discard || this.#lost);
+  }
+
+  #end(): void {
     this.#released = true;
+    this.#giveUp(new Error('the connection was given back'));
+  }
+
+  #return(discard: boolean): void {
     this.client.removeListener('error', this.#onError);
-    if (discard && !this.#lost) cancelStatement(this.client);
     // pg-pool listens again from here on, also while it closes what is discarded.
-    this.giveBack(discard || this.#lost);
+    this.giveBack(discard);
   }
 }
 
@@ -120,17 +163,21 @@ interface SessionFacts {
 }
 
 const CANCEL_REQUEST_CODE = 80_877_102;
-const CANCEL_PATIENCE = 5_000;
+/** How long a discarded connection is kept open so that the request can arrive. */
+const CANCEL_HEAD_START = 1_000;
+/** Longer than PgBouncer keeps a request that it cannot forward yet (`cancel_wait_timeout`, 10 s). */
+const CANCEL_PATIENCE = 15_000;
 
 /**
  * Asks the server to end the statement that a session is executing, if any. A server that executes one does not notice
  * that its client has gone, and before PostgreSQL 17 would hold the transaction, and with it the key, until the
- * statement's own timeout. The protocol wants a connection of its own for that, and gives no answer.
+ * statement's own timeout. The protocol wants a connection of its own for that, whose end is the only answer: like libpq
+ * we leave it to the server to close it. PgBouncer 1.18 crashes when it is closed while the request is being forwarded.
  */
-function cancelStatement(client: ClientBase): void {
+function cancelStatement(client: ClientBase): Promise<void> {
   const { host, port, processID, secretKey } = client as SessionFacts;
-  if (typeof host !== 'string' || typeof port !== 'number') return;
-  if (typeof processID !== 'number' || typeof secretKey !== 'number') return;
+  if (typeof host !== 'string' || typeof port !== 'number') return Promise.resolve();
+  if (typeof processID !== 'number' || typeof secretKey !== 'number') return Promise.resolve();
   const request = Buffer.alloc(16);
   [request.length, CANCEL_REQUEST_CODE, processID, secretKey].forEach((value, index) =>
     request.writeInt32BE(value, index * 4),
@@ -139,5 +186,7 @@ function cancelStatement(client: ClientBase): void {
   socket.on('error', () => undefined);
   socket.setTimeout(CANCEL_PATIENCE, () => socket.destroy());
   socket.unref();
-  socket.end(request);
+  socket.resume();
+  socket.write(request);
+  return new Promise((resolve) => socket.once('close', () => resolve()));
 }

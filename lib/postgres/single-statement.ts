@@ -12,13 +12,13 @@ export async function acquireOnce<T>(
   patience = acquireTimeout,
 ): Promise<T> {
   const connection = await PooledConnection.acquire(dataSource, acquireTimeout);
-  const timer = setTimeout(() => connection.release(true), patience);
+  const timer = setTimeout(() => connection.close(), patience);
   try {
     const result = await work(connection);
     connection.release();
     return result;
   } catch (error) {
-    connection.release(!(error instanceof IdempotencyFailure) && problemOf(error).kind === 'lost');
+    connection.close(!(error instanceof IdempotencyFailure) && problemOf(error).kind === 'lost');
     throw error;
   } finally {
     clearTimeout(timer);

@@ -28,16 +28,13 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
+    // On the database, and not when the application connects: behind PgBouncer only what every session has can be relied on.
+    await database.query(
+      `ALTER DATABASE "${database.name}" SET default_transaction_isolation = '${isolation}'`,
+    );
     stage = new Stage();
     ({ handler } = stage);
-    app = await startLeaseApp(
-      {
-        adapter,
-        databaseUrl: database.url,
-        typeorm: { extra: { options: `-c default_transaction_isolation=${isolation.replace(' ', '\\ ')}` } },
-      },
-      stage,
-    );
+    app = await startLeaseApp({ adapter, databaseUrl: database.url }, stage);
   });
 
   afterEach(async () => {

@@ -38,11 +38,12 @@ describe.each(ADAPTERS)('session settings (%s)', (adapter) => {
 
   beforeAll(async () => {
     database = await createTestDatabase();
-    const extra = { options: '-c lock_timeout=7000' };
+    // On the database, and not when the application connects: behind PgBouncer only what every session has can be relied on.
+    await database.query(`ALTER DATABASE "${database.name}" SET lock_timeout = '7s'`);
     // One connection, so that what a handler leaves behind is seen.
     const options = { adapter, databaseUrl: database.url, controllers: [SettingsController], poolSize: 1 };
     // TypeORM 1 has an isolation level for a whole DataSource.
-    app = await startApp({ ...options, typeorm: { extra, isolationLevel: 'REPEATABLE READ' } });
+    app = await startApp({ ...options, typeorm: { isolationLevel: 'REPEATABLE READ' } });
   });
 
   afterAll(async () => {

@@ -4,7 +4,14 @@ import { Client } from 'pg';
 export const TEST_ENVIRONMENT = {
   adminUrl: 'IDEMPOTENCY_TEST_ADMIN_URL',
   run: 'IDEMPOTENCY_TEST_RUN',
+  /** Set where PgBouncer runs, whether or not a test goes through it. */
+  poolerUrl: 'IDEMPOTENCY_TEST_POOLER_URL',
+  /** Set in the pass whose applications connect through PgBouncer. */
+  throughPooler: 'IDEMPOTENCY_TEST_THROUGH_POOLER',
 } as const;
+
+/** Whether what a test calls the URL of its database leads through PgBouncer. */
+export const THROUGH_POOLER = process.env[TEST_ENVIRONMENT.throughPooler] !== undefined;
 
 /** Connection string of the server's administrative database, for tests that work on the server itself. */
 function adminUrl(): string {
@@ -18,7 +25,16 @@ export function namePrefix(): string {
 
 /** Connection string of another database on the same server. */
 export function urlOf(database: string): string {
-  const url = new URL(adminUrl());
+  return withDatabase(adminUrl(), database);
+}
+
+/** Connection string of a database, or of the console, through PgBouncer. */
+export function pooledUrlOf(database: string): string {
+  return withDatabase(environment(TEST_ENVIRONMENT.poolerUrl), database);
+}
+
+function withDatabase(of: string, database: string): string {
+  const url = new URL(of);
   url.pathname = `/${database}`;
   return url.href;
 }

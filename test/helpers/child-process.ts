@@ -15,18 +15,25 @@ export interface TypeScriptProcess {
   kill(signal?: NodeJS.Signals): Promise<void>;
 }
 
-/** Runs ESM source text in a process whose imports are relative to the repository's root, TypeScript included. */
-export function runTypeScript(source: string, environment: NodeJS.ProcessEnv = {}): TypeScriptProcess {
+/**
+ * Runs ESM source text in a process whose imports are relative to the repository's root, TypeScript included. With
+ * `'channel'` messages can be sent to the process, which lives on as long as it listens for them.
+ */
+export function runTypeScript(
+  source: string,
+  environment: NodeJS.ProcessEnv = {},
+  messages: 'channel' | 'none' = 'none',
+): TypeScriptProcess {
   const hooks = join(REPOSITORY, 'test', 'helpers', 'register-typescript.mjs');
   const child = spawn(process.execPath, ['--import', hooks, '--input-type=module', '--eval', source], {
     cwd: REPOSITORY,
     env: { ...process.env, NODE_OPTIONS: '', ...environment },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', 'pipe', ...(messages === 'channel' ? (['ipc'] as const) : [])],
   });
   const exited = once(child, 'exit');
   let complaint = '';
-  child.stderr.on('data', (chunk: Buffer) => (complaint += chunk.toString()));
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  child.stderr!.on('data', (chunk: Buffer) => (complaint += chunk.toString()));
+  const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
   return {
     process: child,
     nextLine: async () => {

@@ -1,15 +1,17 @@
 import { randomBytes } from 'node:crypto';
 import { DatabaseError, Pool, type Client } from 'pg';
 import { idempotencyDdl } from '../../migrations/index.js';
-import { asAdmin, namePrefix, urlOf, withClient } from './admin.js';
+import { asAdmin, namePrefix, pooledUrlOf, THROUGH_POOLER, urlOf, withClient } from './admin.js';
 import { eventually } from './conditions.js';
 
 /** A database of one test file's own. */
 export interface TestDatabase {
-  /** Connection string of this database. */
+  /** Connection string of this database, for applications: in the pass through PgBouncer it leads there. */
   readonly url: string;
+  /** Connection string past PgBouncer, for a test's own sessions that keep state or watch the server. */
+  readonly directUrl: string;
   readonly name: string;
-  /** Runs one statement through a small pool of the test's own, and resolves with its rows. */
+  /** Runs one statement through a small pool of the test's own, past PgBouncer, and resolves with its rows. */
   query<Row = Record<string, unknown>>(sql: string, parameters?: readonly unknown[]): Promise<Row[]>;
   /** Drops the database, whoever is still connected to it. May be called twice. */
   drop(): Promise<void>;
@@ -30,13 +32,14 @@ async function createFrom(template: string): Promise<TestDatabase> {
   await asAdmin((admin) =>
     unlessAccessed(() => admin.query(`CREATE DATABASE "${name}" TEMPLATE "${template}"`)),
   );
-  const url = urlOf(name);
-  const pool = new Pool({ connectionString: url, max: 4 });
+  const directUrl = urlOf(name);
+  const pool = new Pool({ connectionString: directUrl, max: 4 });
   // Tests terminate backends on purpose; an idle connection of this pool that dies of it is no news.
   pool.on('error', () => undefined);
   let dropped: Promise<void> | undefined;
   return {
-    url,
+    url: THROUGH_POOLER ? pooledUrlOf(name) : directUrl,
+    directUrl,
     name,
     query: async <Row>(sql: string, parameters: readonly unknown[] = []) =>
       (await pool.query(sql, [...parameters])).rows as Row[],

@@ -1,6 +1,4 @@
 import { rm } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
-import { once } from 'node:events';
 import { join } from 'node:path';
 import { executable, findBinaries } from '../../sample-app/postgres/binaries.js';
 import { awaitFormerServer, ensureDataDirectory } from '../../sample-app/postgres/data-directory.js';
@@ -9,6 +7,7 @@ import { chooseServerUser } from '../../sample-app/postgres/server-user.js';
 import { launchSupervised, type SupervisedServer } from '../../sample-app/postgres/watchdog.js';
 import { withClient } from './admin.js';
 import { eventually } from './conditions.js';
+import { freePort } from './free-port.js';
 
 /** A PostgreSQL server of a test's own that can be restarted on its port, with its data. */
 export interface RestartablePostgres {
@@ -55,13 +54,4 @@ export async function startRestartablePostgres(): Promise<RestartablePostgres> {
       await rm(place, { recursive: true, force: true });
     },
   };
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address() as AddressInfo;
-  probe.close();
-  await once(probe, 'close');
-  return port;
 }

@@ -40,6 +40,8 @@ export interface TcpProxy {
   resume(): void;
   /** Resets new connections as they arrive, or (`false`) accepts them again. */
   refuse(refusing?: boolean): void;
+  /** Forwards new connections to another server, as a virtual address that moves does. Open ones stay where they are. */
+  repoint(target: TcpProxyTarget): void;
   /** Adds a hook on what clients send; returns how to remove it. */
   onClientData(hook: ChunkHook): () => void;
   /** Adds a hook on what the server sends; returns how to remove it. */
@@ -74,6 +76,7 @@ export async function startTcpProxy(target: TcpProxyTarget): Promise<TcpProxy> {
     pause: () => state.pause(),
     resume: () => state.resume(),
     refuse: (refusing = true) => void (state.refusing = refusing),
+    repoint: (to) => void (state.target = to),
     onClientData: (hook) => register(state.clientHooks, hook),
     onServerData: (hook) => register(state.serverHooks, hook),
     close: () => (closed ??= closeAll(server, state)),
@@ -109,7 +112,7 @@ class ProxyState {
   private gate: Deferred<void> | undefined;
   private accepted = 0;
 
-  constructor(private readonly target: TcpProxyTarget) {}
+  constructor(public target: TcpProxyTarget) {}
 
   accept(client: Socket): void {
     client.on('error', () => undefined);
@@ -200,6 +203,9 @@ async function writable(target: Socket): Promise<void> {
 
 function reset(...sockets: readonly Socket[]): void {
   for (const socket of sockets) {
-    if (!socket.destroyed) socket.resetAndDestroy();
+    if (socket.destroyed) continue;
+    // The system refuses to reset a socket that is just being ended, and Node would then keep its handle for ever.
+    if (socket.writableEnded && !socket.writableFinished) socket.destroy();
+    else socket.resetAndDestroy();
   }
 }

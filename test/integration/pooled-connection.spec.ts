@@ -1,8 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { DataSource } from 'typeorm';
 import { AcquireTimeoutError, PooledConnection } from '../../lib/postgres/pooled-connection.js';
-import { eventually } from '../helpers/conditions.js';
+import { deferred, eventually } from '../helpers/conditions.js';
 import { createEmptyDatabase, type TestDatabase } from '../helpers/database.js';
+import { startDatabaseProxy } from '../helpers/tcp-proxy.js';
+
+/** What the server says when it waits for a statement. */
+const READY = 'Z\0\0\0\x05I';
 
 describe('a connection of the pool', () => {
   let database: TestDatabase;
@@ -51,5 +55,57 @@ describe('a connection of the pool', () => {
     connection.release();
     connection.release(true);
     expect(await dataSource.query('SELECT pg_backend_pid() > 0 AS alive')).toEqual([{ alive: true }]);
+  });
+
+  it('that the server ends in the moment in which it is made does no harm', async () => {
+    const proxy = await startDatabaseProxy(database.url);
+    const url = proxy.url(database.url);
+    const proxied = await new DataSource({ type: 'postgres', url, poolSize: 2 }).initialize();
+    const other = await PooledConnection.acquire(proxied, 10_000);
+    const [held, go] = [deferred(), deferred()];
+    proxy.onServerData(async (chunk): Promise<undefined> => {
+      if (!chunk.includes(READY)) return;
+      held.resolve();
+      await go.promise;
+    });
+    const acquiring = PooledConnection.acquire(proxied, 10_000);
+    await held.promise;
+    await database.query(
+      "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle' AND query = ''",
+    );
+    // Its greeting and its end arrive together, and are taken in before any code that awaits the connection.
+    go.resolve();
+    const connection = await acquiring;
+    expect(connection.lost).toBe(true);
+    connection.release();
+    other.release();
+    expect(await proxied.query('SELECT 1 AS one')).toEqual([{ one: 1 }]);
+    await proxied.destroy();
+    await proxy.close();
+  });
+
+  it('that is discarded answers nothing any more, although it stays open for the request to cancel', async () => {
+    const proxy = await startDatabaseProxy(database.url);
+    const url = proxy.url(database.url);
+    const proxied = await new DataSource({ type: 'postgres', url, poolSize: 1 }).initialize();
+    const connection = await PooledConnection.acquire(proxied, 10_000);
+    const [asked, go] = [deferred(), deferred()];
+    const known = proxy.connections();
+    proxy.onClientData((_, from) => (known.includes(from) ? undefined : new Promise(() => undefined)));
+    proxy.onServerData(async (): Promise<undefined> => {
+      asked.resolve();
+      await go.promise;
+    });
+    const answer = connection.query('SELECT 1 AS one').then(
+      () => 'answered',
+      () => 'given up',
+    );
+    await asked.promise;
+    connection.release(true);
+    go.resolve();
+    expect(await answer).toBe('given up');
+    await expect(connection.query('SELECT 2')).rejects.toThrow('given back');
+    await proxy.close();
+    await proxied.destroy();
   });
 });

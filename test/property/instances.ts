@@ -1,0 +1,48 @@
+import type { TestApp } from '../helpers/app.js';
+import { startPropertyApp, type PropertyAppOptions } from '../helpers/property-app.js';
+import { startPropertyProcess, type PropertyProcess } from '../helpers/property-process.js';
+import type { Instances, Side } from './world.js';
+
+/**
+ * Two instances in processes of their own, and a third that takes the place of one that dies. Who asks for one waits until it
+ * serves; `close` ends those that were still starting as well.
+ */
+export function startProcesses(options: PropertyAppOptions): Instances {
+  const start = (): Promise<PropertyProcess> => {
+    const process = startPropertyProcess(options);
+    // Who needs it hears of its failure; a spare that nobody needs may fail unheard.
+    process.catch(() => undefined);
+    return process;
+  };
+  const serving: [Promise<PropertyProcess>, Promise<PropertyProcess>] = [start(), start()];
+  let spare = start();
+  return {
+    url: async (side) => (await serving[side]).url,
+    sacrifice: async (side, work) => {
+      const doomed = await serving[side];
+      serving[side] = spare;
+      spare = start();
+      try {
+        await work(doomed);
+      } finally {
+        await doomed.kill();
+      }
+    },
+    close: async () => {
+      for (const process of [...serving, spare])
+        await process.then(({ kill }) => kill()).catch(() => undefined);
+    },
+  };
+}
+
+/** Two instances in this process, for sequences without kills. */
+export async function startTwins(options: PropertyAppOptions): Promise<Instances> {
+  const twins: [TestApp, TestApp] = [await startPropertyApp(options), await startPropertyApp(options)];
+  return {
+    url: async (side: Side) => twins[side].url,
+    sacrifice: () => Promise.reject(new Error('Only a process can be killed')),
+    close: async () => {
+      await Promise.all(twins.map((twin) => twin.close()));
+    },
+  };
+}
