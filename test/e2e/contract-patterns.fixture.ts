@@ -6,6 +6,7 @@ import {
   CurrentExecution,
   Idempotent,
   IdempotencyService,
+  type Duration,
   type IdempotencyExecution,
 } from 'nestjs-pg-idempotency';
 import { startApp, type Adapter, type TestApp } from '../helpers/app.js';
@@ -19,31 +20,24 @@ export class Services {
   readonly calls: Record<string, (string | undefined)[]> = {};
   /** The next call of a service goes wrong like this. */
   readonly troubles = new Map<string, Trouble>();
-  /** Answers wait for it. */
-  gate: Promise<void> = Promise.resolve();
+  /** What answers of a service wait for, after it has done its thing. */
+  readonly gates = new Map<string, Promise<void>>();
   readonly #done: Record<string, string[]> = {};
   readonly #server = createServer((request, response) => void this.#answer(request, response));
-  #url = '';
+  /** Where they listen. */
+  url = '';
 
   static async start(): Promise<Services> {
     const services = new Services();
     services.#server.listen(0, '127.0.0.1');
     await once(services.#server, 'listening');
-    services.#url = `http://127.0.0.1:${(services.#server.address() as AddressInfo).port}`;
+    services.url = `http://127.0.0.1:${(services.#server.address() as AddressInfo).port}`;
     return services;
   }
 
   /** How many things a service has done. */
   done(service: string): number {
     return this.#done[service]?.length ?? 0;
-  }
-
-  /** What a handler does to reach one; resolves with the number of what was done. */
-  async call(service: string, key?: string): Promise<number> {
-    const headers = key === undefined ? undefined : { 'Idempotency-Key': key };
-    const answer = await fetch(`${this.#url}/${service}`, { method: 'POST', headers });
-    if (!answer.ok) throw new Error(`${service} answered ${answer.status}`);
-    return Number(await answer.text());
   }
 
   async close(): Promise<void> {
@@ -64,7 +58,7 @@ export class Services {
       return;
     }
     const number = this.#do(service, key);
-    await this.gate;
+    await this.gates.get(service);
     if (trouble === 'lost') request.socket.destroy();
     else response.end(String(number));
   }
@@ -76,23 +70,46 @@ export class Services {
   }
 }
 
-/** An application whose effects are outside: `/receipts` sends an e-mail, `/fulfilments` takes three services. */
-export function startOutsideApp(adapter: Adapter, databaseUrl: string, services: Services): Promise<TestApp> {
-  const providers = [{ provide: Services, useValue: services }];
+/**
+ * An application whose effects are outside: `/receipts` sends an e-mail, `/fulfilments` takes three services. Nobody waits
+ * long for an instance with a short lease that died.
+ */
+export function startOutsideApp(
+  adapter: Adapter,
+  databaseUrl: string,
+  servicesUrl: string,
+  lease: Duration = '30s',
+): Promise<TestApp> {
   return startApp({
     adapter,
     databaseUrl,
-    providers,
+    idempotency: { lease },
+    providers: [{ provide: ServicesClient, useValue: new ServicesClient(servicesUrl) }],
     controllers: [ReceiptsController, FulfilmentsController],
   });
 }
 
+/** The services, as handlers reach them. */
+class ServicesClient {
+  constructor(private readonly url: string) {}
+
+  /** Resolves with the number of what was done. */
+  async call(service: string, key?: string): Promise<number> {
+    const headers = key === undefined ? undefined : { 'Idempotency-Key': key };
+    const answer = await fetch(`${this.url}/${service}`, { method: 'POST', headers });
+    if (!answer.ok) throw new Error(`${service} answered ${answer.status}`);
+    return Number(await answer.text());
+  }
+}
+
+const RESUMABLE = { mode: 'lease', onOutcomeUnknown: 'rerun' } as const;
+
 @Controller()
 class ReceiptsController {
-  constructor(@Inject(Services) private readonly services: Services) {}
+  constructor(@Inject(ServicesClient) private readonly services: ServicesClient) {}
 
   @Post('receipts')
-  @Idempotent({ mode: 'lease', onOutcomeUnknown: 'rerun' })
+  @Idempotent(RESUMABLE)
   async send(@CurrentExecution() { deriveKey }: IdempotencyExecution): Promise<{ mail: number }> {
     return { mail: await this.services.call('mail', deriveKey('receipt')) };
   }
@@ -106,25 +123,19 @@ class ReceiptsController {
 @Controller('fulfilments')
 class FulfilmentsController {
   constructor(
-    @Inject(Services) private readonly services: Services,
+    @Inject(ServicesClient) private readonly services: ServicesClient,
     private readonly idempotency: IdempotencyService,
   ) {}
 
   @Post()
-  @Idempotent({ mode: 'lease', onOutcomeUnknown: 'rerun' })
+  @Idempotent(RESUMABLE)
   async fulfil(
     @Body() { client }: { client: string },
     @CurrentExecution() execution: IdempotencyExecution,
   ): Promise<object> {
     const step = async (name: string): Promise<number> => {
       const key = execution.deriveKey(name);
-      const task = {
-        client,
-        endpoint: `fulfil/${name}`,
-        key,
-        mode: 'lease',
-        onOutcomeUnknown: 'rerun',
-      } as const;
+      const task = { client, endpoint: `fulfil/${name}`, key, ...RESUMABLE };
       const { value } = await this.idempotency.run(task, ({ deriveKey }) =>
         this.services.call(name, deriveKey('call')),
       );

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { IdempotencyPurgeService, IdempotencyService } from 'nestjs-pg-idempotency';
 import { signWebhook } from '../../sample-app/webhooks/webhook-signature.js';
 import { ADAPTERS, type TestApp } from '../helpers/app.js';
+import { runTypeScript } from '../helpers/child-process.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, sendRequest, type HttpResponse } from '../helpers/http.js';
@@ -274,7 +275,7 @@ describe.each(ADAPTERS)('patterns whose effects are outside, on %s', (adapter) =
 
   beforeEach(async () => {
     services = await Services.start();
-    app = await startOutsideApp(adapter, database.url, services);
+    app = await startOutsideApp(adapter, database.url, services.url);
     await database.query('TRUNCATE idempotency_records');
   });
 
@@ -285,8 +286,8 @@ describe.each(ADAPTERS)('patterns whose effects are outside, on %s', (adapter) =
 
   afterAll(() => database.drop());
 
-  const send = (path: string): Promise<HttpResponse> =>
-    postJson(`${app.url}/${path}`, { client: 'shop' }, { 'Idempotency-Key': 'receipt-1' });
+  const send = (path: string, url = app.url): Promise<HttpResponse> =>
+    postJson(`${url}/${path}`, { client: 'shop' }, { 'Idempotency-Key': 'receipt-1' });
 
   describe('e-mail and other outside effects', () => {
     it('a lease, and a derived key to hand on: one e-mail, although the first answer was lost', async () => {
@@ -311,7 +312,7 @@ describe.each(ADAPTERS)('patterns whose effects are outside, on %s', (adapter) =
 
     it('the record is processing while the work is going on, and completed after it', async () => {
       const gate = deferred();
-      services.gate = gate.promise;
+      services.gates.set('mail', gate.promise);
       const answer = send('receipts');
       await eventually(() => services.calls['mail']?.length === 1);
       const status = 'SELECT status FROM idempotency_records';
@@ -348,6 +349,36 @@ describe.each(ADAPTERS)('patterns whose effects are outside, on %s', (adapter) =
       expect(new Set(services.calls['charge']).size).toBe(1);
       expect(services.done('charge')).toBe(1);
       expect(services.calls['reserve']).toHaveLength(1);
+    });
+
+    it('a process that died half way is followed by one that does what is left', async () => {
+      const gate = deferred();
+      services.gates.set('ship', gate.promise);
+      const child = runTypeScript(`
+        import { startOutsideApp } from './test/e2e/contract-patterns.fixture.ts';
+        const options = ${JSON.stringify([adapter, database.url, services.url, '1s'])};
+        console.log((await startOutsideApp(...options)).url);
+      `);
+      try {
+        const broken = send('fulfilments', await child.nextLine());
+        broken.catch(() => undefined);
+        await eventually(() => services.calls['ship']?.length === 1);
+        await child.kill('SIGKILL');
+        await expect(broken).rejects.toThrow();
+      } finally {
+        await child.kill();
+        gate.resolve();
+      }
+      // Until the leases of the dead have run out it is in progress.
+      const retry = await eventually(async () => {
+        const answer = await send('fulfilments');
+        return answer.status === 201 && answer;
+      });
+      expect(retry.json()).toMatchObject({ reserve: 1, charge: 1, ship: 1 });
+      const { reserve, charge, ship } = services.calls;
+      expect([reserve?.length, charge?.length, ship?.length]).toEqual([1, 1, 2]);
+      expect(ship?.[1]).toBe(ship?.[0]);
+      expect(services.done('ship')).toBe(1);
     });
   });
 });
