@@ -45,7 +45,7 @@ export async function runCell(row, { place, jestArguments }) {
   const log = join(place, `${Object.values(row).join('-')}.log`);
   await run('node', jest(jestArguments, report), {
     cwd: folder,
-    env: { ...process.env, PATH: `${dirname(node)}${delimiter}${process.env.PATH}`, PGBOUNCER: 'off' },
+    env: { ...process.env, PATH: `${dirname(node)}${delimiter}${process.env.PATH}` },
     log,
     mayFail: true,
   });
@@ -54,7 +54,16 @@ export async function runCell(row, { place, jestArguments }) {
 
 function jest(jestArguments, report) {
   const bin = 'node_modules/jest/bin/jest.js';
-  return ['--experimental-vm-modules', bin, '--ci', '--json', `--outputFile=${report}`, ...jestArguments];
+  return [
+    '--experimental-vm-modules',
+    bin,
+    '--selectProjects',
+    'direct',
+    '--ci',
+    '--json',
+    `--outputFile=${report}`,
+    ...jestArguments,
+  ];
 }
 
 /** Everything that is tracked, as it is now. */

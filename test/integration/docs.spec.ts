@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { typeErrors } from '../helpers/type-check.js';
 
 /** What the examples take for granted: the application around them. */
@@ -74,5 +75,19 @@ describe('the examples of the documentation', () => {
     }
     expect(files.length).toBeGreaterThan(5);
     expect(typeErrors(files)).toEqual([]);
+  });
+});
+
+describe('the links of the documentation', () => {
+  it('lead to files that exist', async () => {
+    const pages = (await readdir('docs', { recursive: true })).filter((page) => page.endsWith('.md'));
+    const missing: string[] = [];
+    for (const page of ['README.md', ...pages.map((name) => join('docs', name))]) {
+      for (const [, target = ''] of (await readFile(page, 'utf8')).matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)) {
+        if (/^[a-z]+:/.test(target)) continue;
+        if (!existsSync(join(dirname(page), target))) missing.push(`${page}: ${target}`);
+      }
+    }
+    expect(missing).toEqual([]);
   });
 });
