@@ -204,7 +204,7 @@ describe('the statements that take an identity', () => {
     });
 
     it('makes a lapsed attempt the next one, of the same age', async () => {
-      await bench.insert({ locked: '-1 second' });
+      await bench.insert({ locked: '-1 hour' });
       const { rows } = await takeOver(2);
       const row = await bench.row(RENEWED);
       expect(row).toMatchObject({ ...TAKEN, fingerprint: FINGERPRINT, attempt: 3, fresh: false });

@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { QueryResult } from 'pg';
+import { eventually } from '../helpers/conditions.js';
 import { FENCE_SAVEPOINT, LEAVE_FENCE_SAVEPOINT, type Statements } from '../../lib/postgres/statements.js';
 import {
   IDENTITY,
@@ -91,6 +92,21 @@ describe('the statements of who holds an identity', () => {
     expect(await say('completeLease', ['completed', ...RESPONSE, HOUR])).toBe(0);
     await bench.insert({ status: 'completed', token: SOMEBODY_ELSE });
     expect(await say('completeLease', ['completed', ...RESPONSE, HOUR])).toBe(0);
+  });
+
+  it('a completion does not take for its own what is taken over while it waits', async () => {
+    await bench.insert();
+    await bench.other.query('BEGIN');
+    await bench.other.query('UPDATE idempotency_records SET owner_token = $1', [SOMEBODY_ELSE]);
+    const completing = say('completeLease', ['completed', ...RESPONSE, HOUR]);
+    await eventually(async () => {
+      const waiting = await bench.database.query(
+        `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+      );
+      if (waiting.length === 0) throw new Error('it does not wait yet');
+    });
+    await bench.other.query('COMMIT');
+    expect(await completing).toBe(0);
   });
 
   it('a completion records the response, and gives the lease up', async () => {
