@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { StreamableFile } from '@nestjs/common';
 import { Readable } from 'node:stream';
+import { finished } from 'node:stream/promises';
 import { buffer } from 'node:stream/consumers';
 import { BodyLostError, holdBody, isStreamedBody, type StreamedBody } from '../../../lib/http/held-body.js';
 
@@ -67,7 +68,15 @@ describe('a body that is still to be read', () => {
         this.destroy(cause);
       },
     });
-    expect(await lost(source, 1_000)).toMatchObject({ tooLarge: false, cause });
+    expect(await lost(source, 1_000)).toMatchObject({ name: 'BodyLostError', tooLarge: false, cause });
+  });
+
+  it('has ended for whoever waits for its end, although it is never closed', async () => {
+    const held = (await holdBody(Readable.from(['one']), 1_000)) as Readable;
+    const ended = finished(held);
+    held.resume();
+    await ended;
+    expect(held.readableEnded).toBe(true);
   });
 
   it('is whole although its reader was destroyed, and says nothing of it', async () => {
