@@ -46,8 +46,8 @@ class NotedExecution implements Execution {
     return error;
   }
 
-  async complete({ status }: RecordedResponse): Promise<void> {
-    this.ends.push(`complete ${status}`);
+  async complete({ status }: RecordedResponse, handler: string): Promise<void> {
+    this.ends.push(`complete ${status} ${handler}`);
   }
 
   async release(): Promise<void> {
@@ -111,7 +111,7 @@ describe('a decision', () => {
   it('runs what was claimed, and ends the execution it was given', async () => {
     const execution = new NotedExecution();
     await runOf(await decideOn({ kind: 'claimed', execution })).complete(RESPONSE, 'returned');
-    expect(execution.ends).toEqual(['complete 201']);
+    expect(execution.ends).toEqual(['complete 201 returned']);
   });
 
   it('replays what was recorded for the same request', async () => {
@@ -157,7 +157,7 @@ describe('a decision', () => {
     const { engine } = engineOn(
       storeOf(new TypeError('a bug'), { kind: 'claimed', execution: new NotedExecution() }),
     );
-    await expect(engine.decide(CLAIM, WAIT)).rejects.toThrow(TypeError);
+    await expect(engine.decide(CLAIM, WAIT)).rejects.toThrow('a bug');
     expect(await engine.decide(CLAIM, WAIT)).toMatchObject({ kind: 'run' });
   });
 });
@@ -203,8 +203,27 @@ describe('duplicates in one process', () => {
     const store = storeOf(new IdempotencyFailure(idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE')));
     const { engine } = engineOn(store);
     const decisions = await Promise.all([1, 2, 3].map(() => engine.decide(CLAIM, WAIT)));
-    expect(decisions).toEqual(decisions.map(() => expect.objectContaining({ kind: 'reject' })));
+    expect(decisions).toEqual(decisions.map(() => rejection('IDEMPOTENCY_STORE_UNAVAILABLE')));
     expect(store.claims).toBe(1);
+  });
+
+  it('ask for themselves when the first may not wait', async () => {
+    const { engine } = engineOn(
+      storeOf({ kind: 'in-progress' }, { kind: 'claimed', execution: new NotedExecution() }),
+    );
+    const first = engine.decide(CLAIM, REJECT);
+    const second = engine.decide(CLAIM, WAIT);
+    expect(await first).toEqual(rejection('IDEMPOTENCY_IN_PROGRESS'));
+    expect(await second).toMatchObject({ kind: 'run' });
+  });
+
+  it('ask for themselves when the first was another request', async () => {
+    const { engine } = engineOn(storeOf(unresolved().outcome));
+    const policy: DuplicatePolicy = { ...WAIT, onOutcomeUnknown: 'rerun' };
+    const other = engine.decide({ ...CLAIM, fingerprint: Buffer.from([1, 9]) }, policy);
+    const same = engine.decide(CLAIM, policy);
+    expect(await other).toEqual(rejection('IDEMPOTENCY_KEY_REUSED'));
+    expect(await same).toMatchObject({ kind: 'run' });
   });
 
   it('are refused past the cap, and did not wait', async () => {
@@ -281,7 +300,8 @@ describe('time', () => {
   afterEach(() => void jest.useRealTimers());
 
   it('is advised by how long a request has run, but not beyond its end', async () => {
-    const { engine } = engineOn(storeOf({ kind: 'claimed', execution: new NotedExecution() }));
+    const { engine, events } = engineOn(storeOf({ kind: 'claimed', execution: new NotedExecution() }));
+    jest.advanceTimersByTime(7_000);
     await engine.decide(CLAIM, REJECT);
     const advised = async (): Promise<unknown> => {
       const decision = await engine.decide(CLAIM, REJECT);
@@ -291,6 +311,7 @@ describe('time', () => {
     expect(await advised()).toBe(20);
     jest.advanceTimersByTime(30_000);
     expect(await advised()).toBe(10);
+    expect(events.map(({ type }) => type)).toEqual(['rejected', 'rejected']);
   });
 
   it('between two looks grows, and the last look is when the wait is over', async () => {
@@ -389,7 +410,7 @@ describe('an outcome that is unknown', () => {
     });
     const body = Buffer.from('{"client":"c","endpoint":"e","key":"k","attempt":1}');
     expect(decision).toMatchObject({ kind: 'replay', record: { response: { status: 202, body } } });
-    expect(successor.ends).toEqual(['complete 202']);
+    expect(successor.ends).toEqual(['complete 202 returned']);
   });
 
   it.each<[string, DuplicatePolicy['onOutcomeUnknown']]>([
@@ -471,11 +492,16 @@ describe('an outcome that is unknown', () => {
   it('belongs to whoever is faster', async () => {
     const { outcome } = unresolved();
     if (outcome.kind !== 'unresolved') throw new Error('it is unresolved');
-    const takeOver = async (): Promise<ClaimOutcome> => outcome;
-    const lost: ClaimOutcome = { kind: 'unresolved', attempt: { ...outcome.attempt, takeOver } };
-    expect(await decideOn(lost, { ...REJECT, onOutcomeUnknown: 'rerun' })).toEqual(
-      rejection('IDEMPOTENCY_IN_PROGRESS'),
-    );
+    const found = (next: ClaimOutcome): Promise<Decision> => {
+      const lost: ClaimOutcome = {
+        kind: 'unresolved',
+        attempt: { ...outcome.attempt, takeOver: async () => next },
+      };
+      return decideOn(lost, { ...REJECT, onOutcomeUnknown: 'rerun' });
+    };
+    expect(await found(outcome)).toEqual(rejection('IDEMPOTENCY_IN_PROGRESS'));
+    expect(await found({ kind: 'in-progress' })).toEqual(rejection('IDEMPOTENCY_IN_PROGRESS'));
+    expect(await found({ kind: 'recorded', record: RECORD })).toEqual({ kind: 'replay', record: RECORD });
   });
 });
 
