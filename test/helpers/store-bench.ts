@@ -48,7 +48,7 @@ export class StoreBench {
 
   static async on(
     database: TestDatabase,
-    { poolSize = 4, acquireTimeout = 3_000, url = database.url, subscribers = [] }: StoreBenchOptions,
+    { poolSize = 4, acquireTimeout = 5_000, url = database.url, subscribers = [] }: StoreBenchOptions,
     owned = false,
   ): Promise<StoreBench> {
     const dataSource = new DataSource({ type: 'postgres', url, poolSize, subscribers });

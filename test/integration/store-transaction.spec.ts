@@ -19,7 +19,7 @@ const CONFLICT = 'IDEMPOTENCY_TRANSACTION_CONFLICT';
 const FINISHED = expect.stringContaining('the transaction of this @Idempotent() handler has ended');
 
 /** Long enough for a claim, and short enough to wait for. */
-const BRIEF = 1_000;
+const BRIEF = 3_000;
 
 /** Resolves when an execution is overdue that has just begun. */
 const overdue = (): Promise<unknown> => {
@@ -423,7 +423,7 @@ describe('a store whose database is silent', () => {
   let bench: StoreBench;
 
   beforeAll(async () => {
-    bench = await StoreBench.start({ acquireTimeout: 300, poolSize: 1 });
+    bench = await StoreBench.start({ acquireTimeout: 1_500, poolSize: 1 });
   });
 
   afterAll(() => bench.close());
