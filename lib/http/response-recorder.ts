@@ -96,10 +96,13 @@ export class ResponseRecorder {
       if (!(name in complete)) this.raw.removeHeader(name);
     }
     for (const [name, value] of Object.entries(complete)) {
-      if (value !== undefined && this.raw.getHeader(name) !== value) this.raw.setHeader(name, value);
+      if (value === undefined) this.raw.removeHeader(name);
+      else if (this.raw.getHeader(name) !== value) this.raw.setHeader(name, value);
     }
     this.raw.statusCode = status;
-    if (statusMessage) this.raw.statusMessage = statusMessage;
+    // That of the held response must not stay; HTTP/2 has none, and refuses to be given one.
+    if ((this.raw.statusMessage || '') !== (statusMessage ?? ''))
+      this.raw.statusMessage = statusMessage ?? '';
     if (body.length > 0) this.raw.end(body);
     else this.raw.end();
   }

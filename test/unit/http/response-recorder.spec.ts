@@ -11,7 +11,7 @@ let server: Server;
 let url: string;
 
 beforeEach(async () => {
-  server = createServer((_request, response) => respond(response));
+  server = createServer({ rejectNonStandardBodyWrites: true }, (_request, response) => respond(response));
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
 });
@@ -64,6 +64,7 @@ describe('a recorded response', () => {
     expect(answer.headers).not.toHaveProperty('x-absent');
     expect(answer.headers).not.toHaveProperty('x-odd');
     expect(answer.text).toBe('body');
+    expect(answer.statusMessage).toBe(typeof args[1] === 'string' ? args[1] : 'Accepted');
   });
 
   it('keeps a reason phrase', async () => {
@@ -114,7 +115,8 @@ describe('a recorded response', () => {
       const recorder = new ResponseRecorder(response, 1_000, () => undefined);
       response.setHeader('X-Early', 'kept');
       response.flushHeaders();
-      response.writeHead(500, { 'X-Late': 'ignored' });
+      response.writeHead(500, 'Late', { 'X-Late': 'ignored' });
+      expect([response.statusCode, response.statusMessage]).toEqual([200, undefined]);
       response.end('first');
       response.write('second');
       response.end('third');
@@ -216,6 +218,16 @@ describe('a recorded response', () => {
     expect(answer.status).toBe(200);
   });
 
+  it('passes on what else is emitted on it', async () => {
+    const heard: unknown[] = [];
+    await relayed((response) => {
+      response.on('drain', () => heard.push('drain'));
+      heard.push(response.emit('drain'), response.emit('unheard of'));
+      response.end();
+    });
+    expect(heard).toEqual(['drain', true, false]);
+  });
+
   it('ends once, with the first end', async () => {
     const ends: unknown[] = [];
     respond = (response) => {
@@ -256,7 +268,7 @@ describe('a recorded response', () => {
       respond = (response) => {
         response.once('finish', () => told.push('observer'));
         const recorder = new ResponseRecorder(response, 1_000, () => undefined);
-        response.once('finish', function (this: unknown) {
+        response.on('finish', function (this: unknown) {
           told.push(this === response ? 'writer' : 'a stranger');
         });
         response.end();
@@ -292,6 +304,21 @@ describe('a recorded response', () => {
       };
       await sendRequest(url);
       expect(ends).toEqual([expected]);
+    });
+
+    it('is broken when that fails without closing', async () => {
+      const ends: unknown[] = [];
+      respond = (response) => {
+        const recorder = new ResponseRecorder(response, 1_000, () => {
+          ends.push(recorder.end);
+          recorder.send({ status: 500, headers: {}, body: Buffer.alloc(0) });
+        });
+        const source = new Readable({ read: () => undefined, emitClose: false });
+        source.on('error', () => undefined).pipe(response);
+        source.destroy(new Error('the source failed'));
+      };
+      await sendRequest(url);
+      expect(ends).toEqual(['broken']);
     });
 
     it('does not end any more once it was let go', async () => {
@@ -354,13 +381,37 @@ describe('a recorded response', () => {
   });
 
   describe('that something else is sent for', () => {
-    it('loses its headers and keeps none of its reason', async () => {
+    it('loses its reason', async () => {
+      respond = (response) => {
+        const recorder = new ResponseRecorder(response, 1_000, () => undefined);
+        response.writeHead(202, 'Fine').end('held');
+        recorder.send({ status: 503, headers: {}, body: Buffer.from('sent') });
+      };
+      const answer = await sendRequest(url);
+      expect([answer.status, answer.statusMessage]).toEqual([503, 'Service Unavailable']);
+    });
+
+    it('keeps the case of names that stay', async () => {
+      const answer = await relayed((response) => {
+        response.setHeader('X-CamelCase', '1');
+        response.end();
+      });
+      expect(answer.rawHeaders).toContain('X-CamelCase');
+    });
+
+    it('loses its headers and gets those of the other', async () => {
       respond = (response) => {
         const recorder = new ResponseRecorder(response, 1_000, () => undefined);
         response.setHeader('X-Held', '1');
         response.setHeader('X-Same', '1');
+        response.setHeader('X-Undefined', '1');
         response.end('held');
-        const headers = { 'x-same': '1', 'x-new': ['a', 'b'], 'x-absent': undefined };
+        const headers = {
+          'x-same': '1',
+          'x-new': ['a', 'b'],
+          'x-absent': undefined,
+          'x-undefined': undefined,
+        };
         recorder.send({ status: 503, statusMessage: 'Later', headers, body: Buffer.from('sent') });
       };
       const answer = await sendRequest(url);
@@ -368,6 +419,7 @@ describe('a recorded response', () => {
       expect(answer.headers).toMatchObject({ 'x-same': '1', 'x-new': ['a', 'b'], 'content-length': '4' });
       expect(answer.headers).not.toHaveProperty('x-held');
       expect(answer.headers).not.toHaveProperty('x-absent');
+      expect(answer.headers).not.toHaveProperty('x-undefined');
     });
 
     it('is framed as its headers say', async () => {
