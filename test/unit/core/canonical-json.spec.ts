@@ -94,6 +94,10 @@ describe('canonicalJson', () => {
     expect(canonicalJson(nested(1_001))).toHaveLength(2_002);
     expect(() => canonicalJson(nested(1_002))).toThrow(NotCanonicalError);
     expect(() => canonicalJson(nested(5_000))).toThrow(NotCanonicalError);
+    const objects = (levels: number): unknown =>
+      JSON.parse('{"a":'.repeat(levels) + '1' + '}'.repeat(levels));
+    expect(canonicalJson(objects(1_000))).toHaveLength(6_001);
+    expect(() => canonicalJson(objects(1_001))).toThrow(NotCanonicalError);
   });
 });
 
