@@ -21,6 +21,9 @@ export const RESPONSE: RecordedResponse = {
 export const TRANSACTION: ClaimMode = { kind: 'transaction', isolation: undefined, storesErrors: true };
 export const LEASE: ClaimMode = { kind: 'lease', lease: 10_000 };
 
+/** What is not given back by then never will be. */
+const PATIENCE = { timeoutMs: 4_000 };
+
 export interface StoreBenchOptions {
   readonly poolSize?: number;
   readonly acquireTimeout?: number;
@@ -109,10 +112,10 @@ export class StoreBench {
   /** Resolves when every connection is back, none of them inside a transaction. */
   async idle(): Promise<void> {
     const { master } = this.dataSource.driver as unknown as { master: Pool };
-    await eventually(() => master.idleCount === master.totalCount && master.waitingCount === 0);
+    await eventually(() => master.idleCount === master.totalCount && master.waitingCount === 0, PATIENCE);
     const open = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
                      AND xact_start IS NOT NULL AND backend_type = 'client backend'`;
-    await eventually(async () => (await this.database.query(open)).length === 0);
+    await eventually(async () => (await this.database.query(open)).length === 0, PATIENCE);
   }
 
   /** Ends every session of the pool on the server. */

@@ -1,7 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { Client } from 'pg';
+import { EventSubscriber, type EntitySubscriberInterface } from 'typeorm';
 import { afterCommit, currentFrame } from '../../lib/core/ambient.js';
-import type { ClaimMode } from '../../lib/core/store.js';
+import type { ClaimMode, Execution } from '../../lib/core/store.js';
 import type { HandlerExecution } from '../../lib/postgres/handler-execution.js';
 import { eventually } from '../helpers/conditions.js';
 import {
@@ -19,7 +20,7 @@ const CONFLICT = 'IDEMPOTENCY_TRANSACTION_CONFLICT';
 const FINISHED = expect.stringContaining('the transaction of this @Idempotent() handler has ended');
 
 /** Long enough for a claim, and short enough to wait for. */
-const BRIEF = 3_000;
+const BRIEF = 2_000;
 
 /** Resolves when an execution is overdue that has just begun. */
 const overdue = (): Promise<unknown> => {
@@ -178,7 +179,10 @@ describe('the store in transaction mode', () => {
       await execution.run(async () => {
         const own = currentFrame()!.execution as HandlerExecution;
         await own.manager.query(`INSERT INTO notes VALUES ('a')`);
-        await own.transaction((manager) => manager.query(`INSERT INTO notes VALUES ('b')`));
+        const inserted = own.transaction((manager) =>
+          manager.query(`INSERT INTO notes VALUES ('b') RETURNING text`),
+        );
+        expect(await inserted).toEqual([{ text: 'b' }]);
         expect([own.mode, own.attempt, own.createdAt]).toEqual(['transaction', 1, execution.createdAt]);
       });
       await execution.release();
@@ -447,5 +451,75 @@ describe('a store whose database is silent', () => {
     });
     expect(await codeOf(bench.claim(mode))).toBe(UNAVAILABLE);
     await execution.release();
+  });
+});
+
+describe('the store with subscribers', () => {
+  const heard: string[] = [];
+  let failing: string | undefined;
+  let bench: StoreBench;
+
+  const hear = (event: string): void => {
+    heard.push(event);
+    if (event === failing) throw new Error(`the subscriber failed at ${event}`);
+  };
+
+  @EventSubscriber()
+  class Listener implements EntitySubscriberInterface {
+    beforeTransactionStart = (): void => hear('before start');
+    afterTransactionStart = (): void => hear('after start');
+    beforeTransactionCommit = (): void => hear('before commit');
+    afterTransactionCommit = (): void => hear('after commit');
+    beforeTransactionRollback = (): void => hear('before rollback');
+    afterTransactionRollback = (): void => hear('after rollback');
+  }
+
+  beforeAll(async () => {
+    bench = await StoreBench.start({ subscribers: [Listener] });
+  });
+
+  afterEach(async () => {
+    failing = undefined;
+    heard.length = 0;
+    await bench.idle();
+    await bench.reset();
+  });
+
+  afterAll(() => bench.close());
+
+  const began = ['before start', 'after start'];
+
+  it('tells them of a transaction that commits, once it has', async () => {
+    const execution = await bench.execution(TRANSACTION);
+    expect(heard).toEqual(began);
+    await execution.run(() => bench.note('a'));
+    await execution.complete(RESPONSE, 'returned');
+    await bench.store.drained();
+    expect(heard).toEqual([...began, 'before commit', 'after commit']);
+  });
+
+  it.each([
+    ['that is undone', (execution: Execution) => execution.release()],
+    ['whose handler threw', (execution: Execution) => execution.complete(RESPONSE, 'threw')],
+  ])('tells them of a transaction %s', async (_what, end) => {
+    await end(await bench.execution(TRANSACTION));
+    await bench.store.drained();
+    expect(heard).toEqual([...began, 'before rollback', 'after rollback']);
+  });
+
+  it('tells them of a COMMIT that failed', async () => {
+    const execution = await bench.execution(TRANSACTION);
+    await execution.run(() => bench.dataSource.query(`INSERT INTO notes VALUES ('a'), ('a')`));
+    expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe('IDEMPOTENCY_COMMIT_REFUSED');
+    expect(heard).toEqual([...began, 'before commit', 'after rollback']);
+  });
+
+  it.each(['before start', 'before commit'])('fails where one of them does (%s)', async (event) => {
+    failing = event;
+    const work = async (): Promise<void> =>
+      (await bench.execution(TRANSACTION)).complete(RESPONSE, 'returned');
+    expect(await codeOf(work())).toBe('IDEMPOTENCY_RESPONSE_FAILED');
+    await bench.idle();
+    expect(await bench.row()).toBeUndefined();
   });
 });
