@@ -101,8 +101,7 @@ export class ResponseRecorder {
     }
     this.raw.statusCode = status;
     // That of the held response must not stay; HTTP/2 has none, and refuses to be given one.
-    if ((this.raw.statusMessage || '') !== (statusMessage ?? ''))
-      this.raw.statusMessage = statusMessage ?? '';
+    if (this.raw.statusMessage || statusMessage) this.raw.statusMessage = statusMessage ?? '';
     if (body.length > 0) this.raw.end(body);
     else this.raw.end();
   }
