@@ -100,8 +100,8 @@ export class ResponseRecorder {
       else if (this.raw.getHeader(name) !== value) this.raw.setHeader(name, value);
     }
     this.raw.statusCode = status;
-    // That of the held response must not stay; HTTP/2 has none, and refuses to be given one.
-    if (this.raw.statusMessage || statusMessage) this.raw.statusMessage = statusMessage ?? '';
+    // That of the held response must not stay; without one Node takes the standard one.
+    this.raw.statusMessage = statusMessage ?? '';
     if (body.length > 0) this.raw.end(body);
     else this.raw.end();
   }
