@@ -1,7 +1,12 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { Client } from 'pg';
+import { randomUUID } from 'node:crypto';
 import { afterCommit, currentFrame } from '../../lib/core/ambient.js';
+import { lockNumber } from '../../lib/core/identity.js';
 import type { Claim, Execution } from '../../lib/core/store.js';
+import { sendClaim, type Finding } from '../../lib/postgres/claim-statement.js';
+import { PooledConnection } from '../../lib/postgres/pooled-connection.js';
+import { statementsFor } from '../../lib/postgres/statements.js';
 import type { HandlerExecution } from '../../lib/postgres/handler-execution.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { attemptOf, codeOf, executionOf, LEASE, RESPONSE, StoreBench } from '../helpers/store-bench.js';
@@ -278,6 +283,18 @@ describe('the store in lease mode', () => {
       await execution.complete(RESPONSE, 'returned');
     });
 
+    it('that is sent again recognises its own token', async () => {
+      const connection = await PooledConnection.acquire(bench.dataSource, 5_000);
+      const statements = statementsFor('idempotency_records', undefined, 140_000);
+      const token = randomUUID();
+      const send = (): Promise<Finding> => sendClaim(connection, statements, bench.claimOf(LEASE), token);
+      const first = await send();
+      expect(first).toMatchObject({ kind: 'claimed', attempt: 1 });
+      expect(await send()).toEqual(first);
+      expect(await bench.claim(LEASE)).toMatchObject({ kind: 'in-progress' });
+      connection.release();
+    });
+
     it('cannot take over from an owner inside a fenced transaction', async () => {
       const execution = await begun();
       const inside = deferred();
@@ -398,7 +415,33 @@ describe('the store in lease mode, where transactions are stricter', () => {
     await bench.close();
   });
 
-  it('a fenced transaction keeps its row from nobody, and begins again when that changed under it', async () => {
+  it('a fenced transaction begins again when its row changed while it waited for the fence', async () => {
+    const rival = new Client({ connectionString: bench.database.url });
+    await rival.connect();
+    const claim = strict.claimOf({ kind: 'lease', lease: 600 });
+    const execution = executionOf(await strict.store.claim(claim));
+    execution.run(() => currentFrame())!.enterHandler();
+    const own = execution.run(() => currentFrame())!.execution as HandlerExecution;
+    await rival.query('BEGIN');
+    await rival.query('SELECT pg_advisory_xact_lock($1::bigint)', [
+      lockNumber('"idempotency_records"', claim.identity),
+    ]);
+    const fenced = execution.run(() => own.transaction(() => strict.note('after all')));
+    const waiting = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`;
+    await eventually(async () => (await bench.database.query(waiting)).length === 1);
+    const until = async (): Promise<number> => ((await bench.row())!['locked_until'] as Date).getTime();
+    const first = await until();
+    await eventually(async () => (await until()) > first);
+    await rival.query('COMMIT');
+    await rival.end();
+    await fenced;
+    expect(await bench.notes()).toEqual(['after all']);
+    await execution.release();
+    await strict.idle();
+    await bench.reset();
+  });
+
+  it('a fenced transaction keeps its row from nobody, and is refused to who was overtaken', async () => {
     const execution = await strict.execution({ kind: 'lease', lease: 600 });
     execution.run(() => currentFrame())!.enterHandler();
     const own = execution.run(() => currentFrame())!.execution as HandlerExecution;
