@@ -67,6 +67,16 @@ describe('a recorded response', () => {
     expect(answer.statusMessage).toBe(typeof args[1] === 'string' ? args[1] : 'Accepted');
   });
 
+  it('has one value for a header that was given one, however it was given', async () => {
+    let held: unknown;
+    await relayed((response, recorder) => {
+      response.writeHead(202, ['X-One', '1']);
+      held = recorder.held().headers;
+      response.end();
+    });
+    expect(held).toEqual({ 'x-one': '1' });
+  });
+
   it('keeps a reason phrase', async () => {
     const answer = await relayed((response) => response.writeHead(202, 'Fine').end());
     expect(answer.statusMessage).toBe('Fine');
