@@ -12,6 +12,7 @@ export default {
   testMatch: [
     '<rootDir>/test/unit/{core,http,postgres}/*.spec.ts',
     '<rootDir>/test/integration/store-{transaction,lease}.spec.ts',
+    '<rootDir>/test/faults/lost-acknowledgement.spec.ts',
   ],
   testEnvironment: fileURLToPath(import.meta.resolve('./test/mutation/first-failure-environment.cjs')),
   // What hangs under a mutant must not take half a minute to be noticed.
