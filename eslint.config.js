@@ -39,7 +39,7 @@ const noFocusedOrSkippedTests = ['describe', 'it', 'test'].flatMap((object) =>
 );
 
 export default defineConfig(
-  { ignores: ['dist/', 'coverage/', '.data/'] },
+  { ignores: ['dist/', 'coverage/', '.data/', '.stryker-tmp/', 'reports/'] },
   {
     // A rule that is wrong is changed here, for everybody, and not silenced line by line.
     linterOptions: { noInlineConfig: true, reportUnusedDisableDirectives: 'error' },

@@ -6,7 +6,13 @@ import { swcOptions } from './test/helpers/swc-options.mjs';
 const project = {
   testEnvironment: 'node',
   testPathIgnorePatterns: ['/node_modules/', '<rootDir>/test/package/'],
-  modulePathIgnorePatterns: ['<rootDir>/dist/', '<rootDir>/test/package/', '<rootDir>/.data/'],
+  modulePathIgnorePatterns: [
+    '<rootDir>/dist/',
+    '<rootDir>/test/package/',
+    '<rootDir>/.data/',
+    '<rootDir>/.stryker-tmp/',
+    '<rootDir>/reports/',
+  ],
   extensionsToTreatAsEsm: ['.ts'],
   transform: { '^.+\\.ts$': ['@swc/jest', swcOptions] },
   moduleNameMapper: {

@@ -56,7 +56,8 @@ async function drain(source: Readable, maxSize: number): Promise<Buffer[]> {
 /** Nothing is gained by destroying bytes in memory, and the response would lack its end. */
 class BodyInMemory extends Readable {
   constructor(private readonly chunks: Buffer[]) {
-    super({ autoDestroy: false, emitClose: false });
+    // Who waits for its end must not wait for it to be closed.
+    super({ emitClose: false });
   }
 
   override _read(): void {

@@ -96,10 +96,12 @@ export class ResponseRecorder {
       if (!(name in complete)) this.raw.removeHeader(name);
     }
     for (const [name, value] of Object.entries(complete)) {
-      if (value !== undefined && this.raw.getHeader(name) !== value) this.raw.setHeader(name, value);
+      if (value === undefined) this.raw.removeHeader(name);
+      else if (this.raw.getHeader(name) !== value) this.raw.setHeader(name, value);
     }
     this.raw.statusCode = status;
-    if (statusMessage) this.raw.statusMessage = statusMessage;
+    // That of the held response must not stay; without one Node takes the standard one.
+    this.raw.statusMessage = statusMessage ?? '';
     if (body.length > 0) this.raw.end(body);
     else this.raw.end();
   }
@@ -158,8 +160,7 @@ export class ResponseRecorder {
     if (this.#head) return this.raw;
     this.raw.statusCode = status;
     if (typeof rest[0] === 'string') this.raw.statusMessage = rest[0];
-    const headers = typeof rest[0] === 'string' ? rest[1] : rest[0];
-    for (const [name, value] of headerPairs(headers)) this.raw.setHeader(name, value);
+    for (const [name, value] of headerPairs(rest[1] ?? rest[0])) this.raw.setHeader(name, value);
     this.#fixHead();
     return this.raw;
   }
@@ -238,11 +239,11 @@ function headerPairs(headers: unknown): [string, OutgoingHttpHeader][] {
       },
     );
   }
-  const flat = headers.flat() as string[];
+  const flat: unknown[] = Array.isArray(headers[0]) ? headers.flat() : headers;
   const pairs = new Map<string, string[]>();
   for (let index = 0; index + 1 < flat.length; index += 2) {
-    const name = String(flat[index]);
-    pairs.set(name, [...(pairs.get(name) ?? []), String(flat[index + 1])]);
+    const name = String(flat[index]).toLowerCase();
+    pairs.set(name, [...(pairs.get(name) ?? []), ...[flat[index + 1]].flat().map(String)]);
   }
   return [...pairs].map(([name, values]) => [name, values.length === 1 ? String(values[0]) : values]);
 }

@@ -10,7 +10,10 @@ import type { Claim } from '../core/store.js';
 import type { PooledConnection } from './pooled-connection.js';
 import type { Statements } from './statements.js';
 
-/** Milliseconds the claim may wait for a lock that our own advisory locks do not cover, such as a table's. */
+/**
+ * Milliseconds the claim may wait for a lock that our own advisory locks do not cover: that of a row which somebody wrote by
+ * hand. For the table's own it waits before the statement that sets this begins; that ends with `acquireTimeout`.
+ */
 const LOCK_TIMEOUT = '2000';
 /** An unresolved lease is kept at least this long, in milliseconds, however short its time to live: 30 days. */
 const UNRESOLVED_RETENTION = 30 * 86_400_000;

@@ -7,7 +7,13 @@ import type { LeaseStatements } from './lease-statements.js';
 import { OpenTransaction } from './open-transaction.js';
 import { acquire } from './acquire.js';
 import type { PooledConnection } from './pooled-connection.js';
-import { failure, failureBeforeCommit, SERIALIZATION_FAILURE, serverErrorWithin } from './sqlstate.js';
+import {
+  endsSession,
+  failure,
+  failureBeforeCommit,
+  SERIALIZATION_FAILURE,
+  serverErrorWithin,
+} from './sqlstate.js';
 import { ROLLBACK } from './statements.js';
 import { ormIsolation } from './store-options.js';
 import { TransactionFrame } from './transaction-frame.js';
@@ -54,7 +60,8 @@ export async function fencedTransaction<T>(
     await transaction.commit('AfterTransactionCommit');
     return result;
   } catch (error) {
-    if (connection.lost && typeof error === 'object' && error !== null) broken.add(error);
+    const isLost = connection.lost || endsSession(error);
+    if (isLost && typeof error === 'object' && error !== null) broken.add(error);
     await transaction.rollBack();
     throw error;
   } finally {

@@ -38,6 +38,12 @@ export function serverErrorWithin(error: unknown): ServerError | undefined {
   return serverErrorWithin((error as { driverError?: unknown }).driverError);
 }
 
+/** Whether the server ended the session with it, which may be heard before the connection is seen to break. */
+export function endsSession(error: unknown): boolean {
+  const serverError = serverErrorWithin(error);
+  return serverError !== undefined && problemOf(serverError).kind === 'lost';
+}
+
 /** The failure of a claim, or of a statement before COMMIT: nothing took effect. */
 export function failureBeforeCommit(error: unknown): IdempotencyFailure {
   const problem = problemOf(error);

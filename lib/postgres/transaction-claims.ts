@@ -12,6 +12,9 @@ import { ROLLBACK, SAVEPOINT } from './statements.js';
 /** Times a claim is tried again when it lost a race whose outcome it could not see yet. */
 const CLAIM_ATTEMPTS = 3;
 
+/** What is left to find once that which has expired was taken over, or could not be. */
+type Found = Exclude<Finding, { kind: 'expired' }>;
+
 /** Claims inside the transaction that the handler will run in. */
 export class TransactionClaims {
   constructor(
@@ -60,7 +63,7 @@ export class TransactionClaims {
     return { kind: 'in-progress' };
   }
 
-  async #attempt(connection: PooledConnection, claim: Claim, lapsed: number | null): Promise<Finding> {
+  async #attempt(connection: PooledConnection, claim: Claim, lapsed: number | null): Promise<Found> {
     const { statements } = this.options;
     await connection.query(statements.begin(this.#isolation(claim)));
     const finding = await sendClaim(connection, statements, claim, null);
@@ -70,14 +73,12 @@ export class TransactionClaims {
     return (await sendTakeOver(connection, statements, claim, null, found)) ?? { kind: 'in-progress' };
   }
 
-  #outcome(finding: Exclude<Finding, { kind: 'claimed' | 'again' }>, claim: Claim): ClaimOutcome {
+  #outcome(finding: Exclude<Found, { kind: 'claimed' | 'again' }>, claim: Claim): ClaimOutcome {
     switch (finding.kind) {
       case 'lapsed': {
         const takeOver = (): Promise<ClaimOutcome> => this.#claim(claim, finding.attempt);
         return { kind: 'unresolved', attempt: { ...finding, takeOver } };
       }
-      case 'expired':
-        return { kind: 'in-progress' };
       default:
         return finding;
     }

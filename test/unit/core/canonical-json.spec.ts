@@ -87,12 +87,17 @@ describe('canonicalJson', () => {
     ['undefined in an array', [undefined]],
   ])('refuses %s', (_what, value) => {
     expect(() => canonicalJson(value)).toThrow(NotCanonicalError);
+    expect(() => canonicalJson(value)).toThrow(expect.objectContaining({ name: 'NotCanonicalError' }));
   });
 
   it('refuses nesting that would exhaust the stack, and what is near it not', () => {
-    expect(canonicalJson(nested(1_000))).toHaveLength(2_000);
+    expect(canonicalJson(nested(1_001))).toHaveLength(2_002);
     expect(() => canonicalJson(nested(1_002))).toThrow(NotCanonicalError);
     expect(() => canonicalJson(nested(5_000))).toThrow(NotCanonicalError);
+    const objects = (levels: number): unknown =>
+      JSON.parse('{"a":'.repeat(levels) + '1' + '}'.repeat(levels));
+    expect(canonicalJson(objects(1_000))).toHaveLength(6_001);
+    expect(() => canonicalJson(objects(1_001))).toThrow(NotCanonicalError);
   });
 });
 

@@ -1,9 +1,11 @@
-import { describe, expect, it } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals';
+import { derivedKey } from '../../../lib/core/derived-key.js';
 import { FINGERPRINT_VERSION } from '../../../lib/core/fingerprint.js';
 import { IdempotencyEngine, type Decision, type DuplicatePolicy } from '../../../lib/core/engine.js';
 import { idempotencyError, IdempotencyFailure } from '../../../lib/core/errors.js';
 import type { IdempotencyEvent } from '../../../lib/core/events.js';
 import { FORMAT_VERSION, type IdempotencyRecord, type RecordedResponse } from '../../../lib/core/record.js';
+import type { Reconciliation, UnresolvedOutcome } from '../../../lib/core/reconcile.js';
 import type { Claim, ClaimOutcome, Execution, IdempotencyStore } from '../../../lib/core/store.js';
 
 const FINGERPRINT = Buffer.from([1, 2, 3]);
@@ -26,6 +28,7 @@ const RECORD: IdempotencyRecord = {
 };
 
 const WAIT: DuplicatePolicy = { wait: 60_000, onOutcomeUnknown: 'refuse' };
+const WHERE = { client: 'c', endpoint: 'e' };
 const REJECT: DuplicatePolicy = { wait: 0, onOutcomeUnknown: 'refuse' };
 
 /** An execution that notes how it ended. */
@@ -44,8 +47,8 @@ class NotedExecution implements Execution {
     return error;
   }
 
-  async complete({ status }: RecordedResponse): Promise<void> {
-    this.ends.push(`complete ${status}`);
+  async complete({ status }: RecordedResponse, handler: string): Promise<void> {
+    this.ends.push(`complete ${status} ${handler}`);
   }
 
   async release(): Promise<void> {
@@ -109,7 +112,7 @@ describe('a decision', () => {
   it('runs what was claimed, and ends the execution it was given', async () => {
     const execution = new NotedExecution();
     await runOf(await decideOn({ kind: 'claimed', execution })).complete(RESPONSE, 'returned');
-    expect(execution.ends).toEqual(['complete 201']);
+    expect(execution.ends).toEqual(['complete 201 returned']);
   });
 
   it('replays what was recorded for the same request', async () => {
@@ -155,7 +158,7 @@ describe('a decision', () => {
     const { engine } = engineOn(
       storeOf(new TypeError('a bug'), { kind: 'claimed', execution: new NotedExecution() }),
     );
-    await expect(engine.decide(CLAIM, WAIT)).rejects.toThrow(TypeError);
+    await expect(engine.decide(CLAIM, WAIT)).rejects.toThrow('a bug');
     expect(await engine.decide(CLAIM, WAIT)).toMatchObject({ kind: 'run' });
   });
 });
@@ -201,8 +204,27 @@ describe('duplicates in one process', () => {
     const store = storeOf(new IdempotencyFailure(idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE')));
     const { engine } = engineOn(store);
     const decisions = await Promise.all([1, 2, 3].map(() => engine.decide(CLAIM, WAIT)));
-    expect(decisions).toEqual(decisions.map(() => expect.objectContaining({ kind: 'reject' })));
+    expect(decisions).toEqual(decisions.map(() => rejection('IDEMPOTENCY_STORE_UNAVAILABLE')));
     expect(store.claims).toBe(1);
+  });
+
+  it('ask for themselves when the first may not wait', async () => {
+    const { engine } = engineOn(
+      storeOf({ kind: 'in-progress' }, { kind: 'claimed', execution: new NotedExecution() }),
+    );
+    const first = engine.decide(CLAIM, REJECT);
+    const second = engine.decide(CLAIM, WAIT);
+    expect(await first).toEqual(rejection('IDEMPOTENCY_IN_PROGRESS'));
+    expect(await second).toMatchObject({ kind: 'run' });
+  });
+
+  it('ask for themselves when the first was another request', async () => {
+    const { engine } = engineOn(storeOf(unresolved().outcome));
+    const policy: DuplicatePolicy = { ...WAIT, onOutcomeUnknown: 'rerun' };
+    const other = engine.decide({ ...CLAIM, fingerprint: Buffer.from([1, 9]) }, policy);
+    const same = engine.decide(CLAIM, policy);
+    expect(await other).toEqual(rejection('IDEMPOTENCY_KEY_REUSED'));
+    expect(await same).toMatchObject({ kind: 'run' });
   });
 
   it('are refused past the cap, and did not wait', async () => {
@@ -238,10 +260,86 @@ describe('duplicates of another process', () => {
     expect(store.claims).toBe(2);
   });
 
+  it('look once where nobody else may wait', async () => {
+    const store = storeOf({ kind: 'in-progress' });
+    const { engine, events } = engineOn(store, 0);
+    expect(await engine.decide(CLAIM, WAIT)).toEqual(rejection('IDEMPOTENCY_IN_PROGRESS'));
+    expect(store.claims).toBe(1);
+    expect(events.map(({ type }) => type)).toEqual(['rejected']);
+  });
+
   it('look once where they are not to wait', async () => {
     const store = storeOf({ kind: 'in-progress' });
     expect(await engineOn(store).engine.decide(CLAIM, REJECT)).toEqual(rejection('IDEMPOTENCY_IN_PROGRESS'));
     expect(store.claims).toBe(1);
+  });
+});
+
+describe('what is told', () => {
+  it('names where it happened, and for how long a duplicate waited', async () => {
+    const { engine, events } = engineOn(storeOf({ kind: 'claimed', execution: new NotedExecution() }));
+    const began = performance.now();
+    const execution = runOf(await engine.decide(CLAIM, WAIT));
+    const waiting = engine.decide(CLAIM, WAIT);
+    await engine.decide(CLAIM, REJECT);
+    await execution.complete(RESPONSE, 'returned');
+    await waiting;
+    expect(events.filter(({ type }) => type !== 'executed')).toEqual([
+      { type: 'rejected', ...WHERE, code: 'IDEMPOTENCY_IN_PROGRESS' },
+      { type: 'waited', ...WHERE, duration: expect.any(Number) },
+      { type: 'replayed', ...WHERE, status: 201 },
+    ]);
+    const waited = events.find(({ type }) => type === 'waited') as { duration: number };
+    expect(waited.duration).toBeGreaterThanOrEqual(0);
+    expect(waited.duration).toBeLessThanOrEqual(performance.now() - began);
+  });
+});
+
+describe('time', () => {
+  beforeEach(() => void jest.useFakeTimers({ doNotFake: ['nextTick', 'setImmediate', 'queueMicrotask'] }));
+
+  afterEach(() => void jest.useRealTimers());
+
+  it('is advised by how long a request has run, but not beyond its end', async () => {
+    const { engine, events } = engineOn(storeOf({ kind: 'claimed', execution: new NotedExecution() }));
+    jest.advanceTimersByTime(7_000);
+    await engine.decide(CLAIM, REJECT);
+    const advised = async (): Promise<unknown> => {
+      const decision = await engine.decide(CLAIM, REJECT);
+      return decision.kind === 'reject' && decision.error.retryAfter;
+    };
+    jest.advanceTimersByTime(20_000);
+    expect(await advised()).toBe(20);
+    jest.advanceTimersByTime(30_000);
+    expect(await advised()).toBe(10);
+    expect(events.map(({ type }) => type)).toEqual(['rejected', 'rejected']);
+  });
+
+  it('between two looks grows, and the last look is when the wait is over', async () => {
+    const store = storeOf({ kind: 'in-progress' });
+    const looks: number[] = [];
+    const began = performance.now();
+    const noting: IdempotencyStore = {
+      claim: (claim) => {
+        looks.push(performance.now() - began);
+        return store.claim(claim);
+      },
+    };
+    const decided = engineOn(noting).engine.decide(CLAIM, { ...WAIT, wait: 5_000 });
+    await jest.advanceTimersByTimeAsync(6_000);
+    expect(await decided).toEqual(rejection('IDEMPOTENCY_IN_PROGRESS'));
+    // 20 to 40 ms at first, half a second to a second in the end.
+    expect(looks.length).toBeGreaterThan(8);
+    expect(looks.length).toBeLessThan(20);
+    expect(looks.at(-1)).toBe(5_000);
+  });
+
+  it('that a duplicate may wait ends also when nothing else does', async () => {
+    const { engine } = engineOn(storeOf({ kind: 'claimed', execution: new NotedExecution() }));
+    await engine.decide(CLAIM, WAIT);
+    const decided = engine.decide(CLAIM, { ...WAIT, wait: 3_000 });
+    await jest.advanceTimersByTimeAsync(3_000);
+    expect(await decided).toMatchObject({ error: { code: 'IDEMPOTENCY_IN_PROGRESS', retryAfter: 3 } });
   });
 });
 
@@ -313,7 +411,7 @@ describe('an outcome that is unknown', () => {
     });
     const body = Buffer.from('{"client":"c","endpoint":"e","key":"k","attempt":1}');
     expect(decision).toMatchObject({ kind: 'replay', record: { response: { status: 202, body } } });
-    expect(successor.ends).toEqual(['complete 202']);
+    expect(successor.ends).toEqual(['complete 202 returned']);
   });
 
   it.each<[string, DuplicatePolicy['onOutcomeUnknown']]>([
@@ -335,14 +433,76 @@ describe('an outcome that is unknown', () => {
     expect(successor.ends).toEqual(['give up unsettled']);
   });
 
+  it('is refused with the reason why the reconcile handler does not know', async () => {
+    const cause = new Error('the provider is down');
+    const onOutcomeUnknown = (): Promise<never> => Promise.reject(cause);
+    expect(await decideOn(unresolved().outcome, { ...WAIT, onOutcomeUnknown })).toMatchObject({ cause });
+  });
+
+  it('is asked for with all that identifies it', async () => {
+    let asked: UnresolvedOutcome | undefined;
+    const onOutcomeUnknown = (unresolvedOutcome: UnresolvedOutcome): { outcome: 'unknown' } => {
+      asked = unresolvedOutcome;
+      return { outcome: 'unknown' };
+    };
+    await decideOn(unresolved().outcome, { ...WAIT, onOutcomeUnknown });
+    expect(asked).toMatchObject({ ...CLAIM.identity, attempt: 1, createdAt: new Date(0) });
+    expect(asked!.deriveKey('charge')).toBe(derivedKey(CLAIM.identity, 'charge'));
+  });
+
+  it('once found out is replayed to all that wait, and recorded as any other', async () => {
+    const { engine, events } = engineOn(storeOf(unresolved().outcome));
+    const onOutcomeUnknown = async (): Promise<Reconciliation> => ({
+      outcome: 'completed',
+      response: { status: 204 },
+    });
+    const policy = { ...WAIT, onOutcomeUnknown };
+    const decisions = await Promise.all([1, 2].map(() => engine.decide(CLAIM, policy)));
+    const record = { ...RECORD, response: { status: 204, headers: [], body: Buffer.alloc(0) } };
+    expect(decisions).toEqual([
+      { kind: 'replay', record },
+      { kind: 'replay', record },
+    ]);
+    expect(events).toContainEqual({ type: 'taken-over', ...WHERE, attempt: 2 });
+  });
+
+  it.each<[string, DuplicatePolicy['onOutcomeUnknown']]>([
+    ['rerun', 'rerun'],
+    ['released', () => ({ outcome: 'released' })],
+  ])('and run again (%s) answers those who wait', async (_how, onOutcomeUnknown) => {
+    const { engine } = engineOn(storeOf(unresolved().outcome));
+    const policy = { ...WAIT, onOutcomeUnknown };
+    const leading = engine.decide(CLAIM, policy);
+    const waiting = engine.decide(CLAIM, policy);
+    await runOf(await leading).complete(RESPONSE, 'returned');
+    expect(await waiting).toMatchObject({ kind: 'replay' });
+  });
+
+  it('is for the next to ask about when the store fails in between', async () => {
+    const failure = new IdempotencyFailure(idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE'));
+    const { outcome } = unresolved();
+    if (outcome.kind !== 'unresolved') throw new Error('it is unresolved');
+    const takeOver = (): Promise<ClaimOutcome> => Promise.reject(failure);
+    const lost: ClaimOutcome = { kind: 'unresolved', attempt: { ...outcome.attempt, takeOver } };
+    const { engine } = engineOn(storeOf(lost, { kind: 'recorded', record: RECORD }));
+    const policy: DuplicatePolicy = { ...WAIT, onOutcomeUnknown: 'rerun' };
+    expect(await engine.decide(CLAIM, policy)).toEqual(rejection('IDEMPOTENCY_STORE_UNAVAILABLE'));
+    expect(await engine.decide(CLAIM, policy)).toMatchObject({ kind: 'replay' });
+  });
+
   it('belongs to whoever is faster', async () => {
     const { outcome } = unresolved();
     if (outcome.kind !== 'unresolved') throw new Error('it is unresolved');
-    const takeOver = async (): Promise<ClaimOutcome> => outcome;
-    const lost: ClaimOutcome = { kind: 'unresolved', attempt: { ...outcome.attempt, takeOver } };
-    expect(await decideOn(lost, { ...REJECT, onOutcomeUnknown: 'rerun' })).toEqual(
-      rejection('IDEMPOTENCY_IN_PROGRESS'),
-    );
+    const found = (next: ClaimOutcome): Promise<Decision> => {
+      const lost: ClaimOutcome = {
+        kind: 'unresolved',
+        attempt: { ...outcome.attempt, takeOver: async () => next },
+      };
+      return decideOn(lost, { ...REJECT, onOutcomeUnknown: 'rerun' });
+    };
+    expect(await found(outcome)).toEqual(rejection('IDEMPOTENCY_IN_PROGRESS'));
+    expect(await found({ kind: 'in-progress' })).toEqual(rejection('IDEMPOTENCY_IN_PROGRESS'));
+    expect(await found({ kind: 'recorded', record: RECORD })).toEqual({ kind: 'replay', record: RECORD });
   });
 });
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
+import { createHash } from 'node:crypto';
 import {
   fingerprint,
   FINGERPRINT_VERSION,
@@ -25,6 +26,27 @@ const parsed = (value: unknown): Partial<FingerprintInput> => ({ body: { kind: '
 describe('fingerprint', () => {
   it('stays what it is: rows written by an earlier release have it', () => {
     expect(hexOf({})).toBe('01fab7ac0149c1e8d563428301fc572305556e5029809c0dae371373d3f73e5dc0');
+  });
+
+  it.each<[FingerprintBody, string]>([
+    [{ kind: 'empty' }, '5:empty0:'],
+    [{ kind: 'parsed', value: { b: 1, a: ['ü'] } }, '6:parsed18:{"a":["ü"],"b":1}'],
+    [{ kind: 'text', text: 'a"b' }, '4:text6:"a\\"b"'],
+    [{ kind: 'bytes', bytes: Buffer.from('ab') }, '5:bytes2:ab'],
+    [{ kind: 'custom', value: 'ü' }, '6:custom2:ü'],
+  ])('is the hash of its parts, each with its length in bytes: %j', (body, hashed) => {
+    const hash = createHash('sha256').update(`4:POST7:/orders0:16:application/json${hashed}`);
+    expect(hexOf({ body })).toBe(`01${hash.digest('hex')}`);
+    expect(fingerprint({ ...REQUEST, body })?.toString('hex')).toBe(hexOf({ body }));
+  });
+
+  it('lets the failure of a body that cannot be read through', () => {
+    const body = {
+      get broken(): never {
+        throw new RangeError('the getter failed');
+      },
+    };
+    expect(() => hexOf(parsed(body))).toThrow('the getter failed');
   });
 
   it('begins with its version', () => {
@@ -159,6 +181,14 @@ describe('fingerprint', () => {
         { meta: null },
       ].map((value) => hexOf(parsed(value), exclude));
       expect(new Set(prints).size).toBe(prints.length);
+    });
+
+    it('finds them at any depth, and nothing inside of what is no object', () => {
+      const value = (c: number, text = 'text'): unknown => ({ a: { b: { c, d: 1 } }, text });
+      const exclude = ['a.b.c', 'text.length', 'text.0'];
+      expect(hexOf(parsed(value(1)), exclude)).toBe(hexOf(parsed(value(2)), exclude));
+      expect(hexOf(parsed(value(1, 'texts')), exclude)).not.toBe(hexOf(parsed(value(1)), exclude));
+      expect(hexOf(parsed(value(1)), ['text.length'])).toBe(hexOf(parsed(value(1))));
     });
 
     it('leaves the body as it was', () => {

@@ -36,9 +36,27 @@ describe('HeaderPolicy', () => {
       'server-timing',
       'idempotency-key',
     ],
+    ...['x-rate-limit-limit', 'x-ratelimit', 'correlation-id', 'tracestate', 'x-trace-id', 'b3'],
+    ...['x-amzn-trace-id', 'x-cloud-trace-context', 'x-response-time', 'idempotency-replayed'],
   ])('records %s, which belongs to the exchange, only where it is allowed', (name) => {
     expect(policy.isRecorded(name)).toBe(false);
     expect(new HeaderPolicy({ allow: [name.toUpperCase()] }).isRecorded(name)).toBe(true);
+  });
+
+  it.each([
+    'my-request-id',
+    'request-id-of-the-order',
+    'x-server-timing',
+    'b3-of-the-order',
+    'no-idempotency-key',
+  ])('records %s, which only looks like one of them', (name) => {
+    expect(policy.isRecorded(name)).toBe(true);
+  });
+
+  it('has neither allowances nor denials of its own', () => {
+    const none = new HeaderPolicy({});
+    expect(none.isRecorded('x-request-id')).toBe(false);
+    expect(none.isRecorded('etag')).toBe(true);
   });
 
   it('lets a denial win', () => {
@@ -74,6 +92,7 @@ describe('HeaderPolicy', () => {
     const baseline = { 'x-powered-by': 'Express', 'x-removed': 'current', 'x-list': 'current' };
     const current = {
       ...baseline,
+      connection: 'close',
       'content-length': '0',
       'content-type': 'text/plain',
       location: '/placeholder',
@@ -101,5 +120,22 @@ describe('HeaderPolicy', () => {
       'x-powered-by': 'Express',
       'x-request-id': '1',
     });
+  });
+
+  it('takes what is allowed from the record, and not from the exchange', () => {
+    const allowing = new HeaderPolicy({ allow: ['x-request-id'] });
+    const current = { 'x-request-id': 'current', 'x-trace-id': 'current' };
+    expect(allowing.replayed({}, current, [['x-request-id', 'recorded']])).toEqual({
+      'x-request-id': 'recorded',
+      'x-trace-id': 'current',
+    });
+    expect(allowing.ofTheExchange({}, current)).toEqual({ 'x-trace-id': 'current' });
+  });
+
+  it('gives away no list of its own', () => {
+    const values = ['a', 'b'];
+    const { 'x-list': replayed } = policy.replayed({}, {}, [['x-list', values]]);
+    expect(replayed).toEqual(values);
+    expect(replayed).not.toBe(values);
   });
 });

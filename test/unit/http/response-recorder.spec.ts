@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { createServer, type Server, type ServerResponse } from 'node:http';
+import { createServer, request, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
 import { ResponseRecorder } from '../../../lib/http/response-recorder.js';
@@ -11,7 +11,7 @@ let server: Server;
 let url: string;
 
 beforeEach(async () => {
-  server = createServer((_request, response) => respond(response));
+  server = createServer({ rejectNonStandardBodyWrites: true }, (_request, response) => respond(response));
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
 });
@@ -35,7 +35,14 @@ describe('a recorded response', () => {
   it.each<[string, unknown[]]>([
     ['an object', [202, { 'X-One': '1', 'X-Many': ['a', 'b'], 'X-Absent': undefined }]],
     ['an object after a reason', [202, 'Fine', { 'X-One': 1, 'X-Many': ['a', 'b'] }]],
+    ['an object after no reason', [202, undefined, { 'X-One': '1', 'X-Many': ['a', 'b'] }]],
     ['names and values in turn', [202, ['X-One', '1', 'X-Many', 'a', 'X-Many', 'b']]],
+    ['names and values in turn after a reason', [202, 'Fine', ['X-One', '1', 'X-Many', 'a', 'X-Many', 'b']]],
+    [
+      'names and lists of values, of which the last is missing',
+      [202, ['X-One', 1, 'X-Many', ['a', 'b'], 'X-Odd']],
+    ],
+    ['names in different cases', [202, ['X-One', '1', 'X-Many', 'a', 'x-many', 'b']]],
     [
       'pairs',
       [
@@ -54,7 +61,20 @@ describe('a recorded response', () => {
     });
     expect(answer.status).toBe(202);
     expect(answer.headers).toMatchObject({ 'x-one': '1', 'x-many': ['a', 'b'], 'content-length': '4' });
+    expect(answer.headers).not.toHaveProperty('x-absent');
+    expect(answer.headers).not.toHaveProperty('x-odd');
     expect(answer.text).toBe('body');
+    expect(answer.statusMessage).toBe(typeof args[1] === 'string' ? args[1] : 'Accepted');
+  });
+
+  it('has one value for a header that was given one, however it was given', async () => {
+    let held: unknown;
+    await relayed((response, recorder) => {
+      response.writeHead(202, ['X-One', '1']);
+      held = recorder.held().headers;
+      response.end();
+    });
+    expect(held).toEqual({ 'x-one': '1' });
   });
 
   it('keeps a reason phrase', async () => {
@@ -105,7 +125,8 @@ describe('a recorded response', () => {
       const recorder = new ResponseRecorder(response, 1_000, () => undefined);
       response.setHeader('X-Early', 'kept');
       response.flushHeaders();
-      response.writeHead(500, { 'X-Late': 'ignored' });
+      response.writeHead(500, 'Late', { 'X-Late': 'ignored' });
+      expect([response.statusCode, response.statusMessage]).toEqual([200, undefined]);
       response.end('first');
       response.write('second');
       response.end('third');
@@ -170,5 +191,261 @@ describe('a recorded response', () => {
     expect(answer.status).toBe(status);
     expect(answer.headers['content-length']).toBe(length);
     expect(answer.headers['transfer-encoding']).toBeUndefined();
+  });
+
+  it.each(['headers', null, undefined, 7])('has no headers given to writeHead as %j', async (headers) => {
+    const answer = await relayed((response) => {
+      Reflect.apply(response.writeHead, response, [202, headers]);
+      response.end();
+    });
+    expect(answer.status).toBe(202);
+    expect(Object.keys(answer.headers).sort()).toEqual(['connection', 'content-length', 'date']);
+  });
+
+  it('keeps what was written, and the status before, where nothing was', async () => {
+    let held: unknown;
+    const answer = await relayed((response, recorder) => {
+      response.statusCode = 202;
+      response.setHeader('X-Early', '1');
+      held = recorder.held();
+      expect(recorder.begun).toBe(false);
+      response.write('');
+      expect(recorder.begun).toBe(true);
+      response.statusCode = 500;
+      response.end('body');
+    });
+    expect(held).toMatchObject({ status: 202, headers: { 'x-early': '1' }, body: Buffer.alloc(0) });
+    expect([answer.status, answer.headers['x-early'], answer.text]).toEqual([202, '1', 'body']);
+  });
+
+  it('is written to as a stream would be: it says go on, and is itself what end gives back', async () => {
+    const answers: unknown[] = [];
+    const answer = await relayed((response) => {
+      answers.push(response.write('a'), response.writeHead(202) === response, response.end() === response);
+      answers.push(response.end() === response, response.destroy() === response);
+    });
+    expect(answers).toEqual([true, true, true, true, true]);
+    expect(answer.status).toBe(200);
+  });
+
+  it('passes on what else is emitted on it', async () => {
+    const heard: unknown[] = [];
+    await relayed((response) => {
+      response.on('drain', () => heard.push('drain'));
+      heard.push(response.emit('drain'), response.emit('unheard of'));
+      response.end();
+    });
+    expect(heard).toEqual(['drain', true, false]);
+  });
+
+  it('ends once, with the first end', async () => {
+    const ends: unknown[] = [];
+    respond = (response) => {
+      const recorder = new ResponseRecorder(response, 1_000, () => ends.push(recorder.end));
+      expect(recorder.end).toBeUndefined();
+      response.end('a');
+      response.destroy();
+      response.end('b');
+      recorder.send(recorder.held());
+    };
+    expect((await sendRequest(url)).text).toBe('a');
+    expect(ends).toEqual(['ended']);
+  });
+
+  it('lets what wraps it afterwards have its way, and restores what was there before', async () => {
+    const seen: string[] = [];
+    respond = (response) => {
+      const before = response.write.bind(response);
+      response.write = before;
+      const recorder = new ResponseRecorder(response, 1_000, () => recorder.send(recorder.held()));
+      const { end } = response;
+      response.end = ((...args: unknown[]) => {
+        seen.push('wrapped');
+        return Reflect.apply(end, response, args);
+      }) as typeof response.end;
+      response.end('a');
+      expect(response.write).toBe(before);
+      expect(Object.keys(response)).not.toContain('end');
+      expect(Object.hasOwn(response, 'headersSent')).toBe(false);
+    };
+    expect((await sendRequest(url)).text).toBe('a');
+    expect(seen).toEqual(['wrapped']);
+  });
+
+  describe('whose writer waits for it', () => {
+    it('tells those who came after it was held, once, and the others when it is sent', async () => {
+      const told: string[] = [];
+      respond = (response) => {
+        response.once('finish', () => told.push('observer'));
+        const recorder = new ResponseRecorder(response, 1_000, () => undefined);
+        response.on('finish', function (this: unknown) {
+          told.push(this === response ? 'writer' : 'a stranger');
+        });
+        response.end();
+        recorder.tellWriters();
+        recorder.tellWriters();
+        expect(told).toEqual(['writer']);
+        recorder.send(recorder.held());
+      };
+      await sendRequest(url);
+      expect(told).toEqual(['writer', 'observer']);
+    });
+  });
+
+  describe('with a source', () => {
+    const pipeInto = (response: ServerResponse): Readable => {
+      const source = new Readable({ read: () => undefined });
+      source.on('error', () => undefined).pipe(response);
+      source.push('some');
+      return source;
+    };
+
+    it.each<[string, (source: Readable) => void, string]>([
+      ['broken when that closes early', (source) => source.destroy(), 'broken'],
+      ['ended when that ends', (source) => source.push(null), 'ended'],
+    ])('is %s', async (_what, finish, expected) => {
+      const ends: unknown[] = [];
+      respond = (response) => {
+        const recorder = new ResponseRecorder(response, 1_000, () => {
+          ends.push(recorder.end);
+          recorder.send({ status: 200, headers: {}, body: Buffer.alloc(0) });
+        });
+        finish(pipeInto(response));
+      };
+      await sendRequest(url);
+      expect(ends).toEqual([expected]);
+    });
+
+    it('is broken when that fails without closing', async () => {
+      const ends: unknown[] = [];
+      respond = (response) => {
+        const recorder = new ResponseRecorder(response, 1_000, () => {
+          ends.push(recorder.end);
+          recorder.send({ status: 500, headers: {}, body: Buffer.alloc(0) });
+        });
+        const source = new Readable({ read: () => undefined, emitClose: false });
+        source.on('error', () => undefined).pipe(response);
+        source.destroy(new Error('the source failed'));
+      };
+      await sendRequest(url);
+      expect(ends).toEqual(['broken']);
+    });
+
+    it('does not end any more once it was let go', async () => {
+      const ends: unknown[] = [];
+      respond = (response) => {
+        const recorder = new ResponseRecorder(response, 1_000, () => ends.push(recorder.end));
+        const source = pipeInto(response);
+        source.once('close', () => response.end('its own'));
+        recorder.letGo();
+        source.unpipe(response).destroy();
+      };
+      expect((await sendRequest(url)).text).toBe('its own');
+      expect(ends).toEqual([]);
+    });
+  });
+
+  describe('whose client goes away', () => {
+    /** Resolves when the server has noticed, with the response and what has become of it. */
+    const abandoned = async (
+      held: (response: ServerResponse, closes: unknown[]) => ResponseRecorder,
+    ): Promise<{ response: ServerResponse; recorder: ResponseRecorder; closes: unknown[] }> => {
+      const closes: unknown[] = [];
+      const responding = new Promise<{ response: ServerResponse; recorder: ResponseRecorder }>((resolve) => {
+        respond = (response) => resolve({ response, recorder: held(response, closes) });
+      });
+      const client = request(url).on('error', () => undefined);
+      client.end();
+      const { response, recorder } = await responding;
+      response.req.on('error', () => undefined);
+      const closed = new Promise((resolve) => response.req.once('close', resolve));
+      client.destroy();
+      await closed;
+      await new Promise(setImmediate);
+      return { response, recorder, closes };
+    };
+
+    const hold = (response: ServerResponse, closes: unknown[]): ResponseRecorder => {
+      const recorder = new ResponseRecorder(response, 1_000, () => undefined);
+      response.on('close', () => closes.push('close'));
+      return recorder;
+    };
+
+    it('is not noticed by its writers until it is let go', async () => {
+      const { response, recorder, closes } = await abandoned(hold);
+      expect([response.destroyed, response.closed, closes]).toEqual([false, false, []]);
+      response.end('all of it');
+      expect(recorder.held().body.toString()).toBe('all of it');
+      recorder.letGo();
+      expect([response.destroyed, response.closed, closes]).toEqual([true, true, ['close']]);
+      recorder.letGo();
+      expect(closes).toEqual(['close']);
+    });
+
+    it('is sent nothing', async () => {
+      const { response, recorder, closes } = await abandoned(hold);
+      response.end('all of it');
+      recorder.send(recorder.held());
+      expect([response.headersSent, response.writableEnded, closes]).toEqual([false, false, ['close']]);
+    });
+  });
+
+  describe('that something else is sent for', () => {
+    it('loses its reason', async () => {
+      respond = (response) => {
+        const recorder = new ResponseRecorder(response, 1_000, () => undefined);
+        response.writeHead(202, 'Fine').end('held');
+        recorder.send({ status: 503, headers: {}, body: Buffer.from('sent') });
+      };
+      const answer = await sendRequest(url);
+      expect([answer.status, answer.statusMessage]).toEqual([503, 'Service Unavailable']);
+    });
+
+    it('keeps the case of names that stay', async () => {
+      const answer = await relayed((response) => {
+        response.setHeader('X-CamelCase', '1');
+        response.end();
+      });
+      expect(answer.rawHeaders).toContain('X-CamelCase');
+    });
+
+    it('loses its headers and gets those of the other', async () => {
+      respond = (response) => {
+        const recorder = new ResponseRecorder(response, 1_000, () => undefined);
+        response.setHeader('X-Held', '1');
+        response.setHeader('X-Same', '1');
+        response.setHeader('X-Undefined', '1');
+        response.end('held');
+        const headers = {
+          'x-same': '1',
+          'x-new': ['a', 'b'],
+          'x-absent': undefined,
+          'x-undefined': undefined,
+        };
+        recorder.send({ status: 503, statusMessage: 'Later', headers, body: Buffer.from('sent') });
+      };
+      const answer = await sendRequest(url);
+      expect([answer.status, answer.statusMessage, answer.text]).toEqual([503, 'Later', 'sent']);
+      expect(answer.headers).toMatchObject({ 'x-same': '1', 'x-new': ['a', 'b'], 'content-length': '4' });
+      expect(answer.headers).not.toHaveProperty('x-held');
+      expect(answer.headers).not.toHaveProperty('x-absent');
+      expect(answer.headers).not.toHaveProperty('x-undefined');
+    });
+
+    it('is framed as its headers say', async () => {
+      respond = (response) => {
+        const recorder = new ResponseRecorder(response, 1_000, () => undefined);
+        response.end();
+        recorder.send({
+          status: 200,
+          headers: { 'transfer-encoding': 'chunked' },
+          body: Buffer.from('sent'),
+        });
+      };
+      const answer = await sendRequest(url);
+      expect(answer.text).toBe('sent');
+      expect(answer.headers).toMatchObject({ 'transfer-encoding': 'chunked' });
+      expect(answer.headers).not.toHaveProperty('content-length');
+    });
   });
 });

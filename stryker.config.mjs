@@ -1,0 +1,34 @@
+/*
+ * Mutation testing of the code that decides: claim, finish, fence, fingerprint, recorder. What came of it is in
+ * docs/mutation-testing.md. `npm run test:mutation` takes about an hour on two cores that have nothing else to do;
+ * `npm run test:mutation -- --mutate lib/core/fingerprint.ts` takes a minute. PostgreSQL is started once for each of the
+ * two processes, or is the one that DATABASE_URL names.
+ */
+export default {
+  mutate: [
+    'lib/core/{fingerprint,canonical-json,disposition,engine}.ts',
+    'lib/http/{response-recorder,header-policy,held-body}.ts',
+    'lib/postgres/{claim-statement,transaction-claims,claimed-transaction}.ts',
+    'lib/postgres/{fenced-transaction,lease-claims,lease-execution,lease-statements}.ts',
+  ],
+  plugins: [
+    '@stryker-mutator/jest-runner',
+    './test/mutation/file-by-file-runner.mjs',
+    './test/mutation/ignored-strings.mjs',
+  ],
+  ignorers: ['strings'],
+  testRunner: 'file-by-file',
+  jest: { projectType: 'custom', configFile: 'jest.mutation.config.js', enableFindRelatedTests: false },
+  coverageAnalysis: 'perTest',
+  // Every test of the database has limits of time; more than two at once would wait for each other.
+  concurrency: 2,
+  timeoutMS: 30_000,
+  disableTypeChecks: true,
+  ignorePatterns: ['.stryker-tmp', 'dist', 'reports', 'coverage', '.data', '/*.tgz'],
+  tempDirName: '.stryker-tmp',
+  incrementalFile: 'reports/mutation-incremental.json',
+  reporters: ['clear-text', 'progress', 'json'],
+  clearTextReporter: { logTests: false, reportTests: false },
+  jsonReporter: { fileName: 'reports/mutation.json' },
+  thresholds: { high: 95, low: 90, break: 85 },
+};

@@ -1,0 +1,465 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { Client } from 'pg';
+import { randomUUID } from 'node:crypto';
+import { afterCommit, currentFrame } from '../../lib/core/ambient.js';
+import { lockNumber } from '../../lib/core/identity.js';
+import type { Claim, Execution } from '../../lib/core/store.js';
+import { sendClaim, type Finding } from '../../lib/postgres/claim-statement.js';
+import { PooledConnection } from '../../lib/postgres/pooled-connection.js';
+import { statementsFor } from '../../lib/postgres/statements.js';
+import type { HandlerExecution } from '../../lib/postgres/handler-execution.js';
+import { deferred, eventually } from '../helpers/conditions.js';
+import { attemptOf, codeOf, executionOf, LEASE, RESPONSE, StoreBench } from '../helpers/store-bench.js';
+
+const LOST = 'IDEMPOTENCY_LEASE_LOST';
+const serverError = (code: string): Error => Object.assign(new Error(code), { code, severity: 'ERROR' });
+
+describe('the store in lease mode', () => {
+  let bench: StoreBench;
+  let rival: Client;
+
+  beforeAll(async () => {
+    bench = await StoreBench.start();
+    rival = new Client({ connectionString: bench.database.url });
+    await rival.connect();
+  });
+
+  afterEach(async () => {
+    await rival.query('ROLLBACK');
+    await bench.idle();
+    await bench.reset();
+  });
+
+  afterAll(async () => {
+    await rival.end();
+    await bench.close();
+  });
+
+  const ownOf = (execution: Execution): HandlerExecution =>
+    execution.run(() => currentFrame())!.execution as HandlerExecution;
+
+  /** An execution whose handler began. */
+  const begun = async (facts: Partial<Claim> = {}): Promise<Execution> => {
+    const execution = await bench.execution(LEASE, facts);
+    execution.run(() => currentFrame())!.enterHandler();
+    return execution;
+  };
+
+  /** The first attempt, whose handler began, has an unknown outcome; the next one has taken over. */
+  const second = async (): Promise<Execution> => {
+    await (await begun()).giveUp('unsettled');
+    return executionOf(await attemptOf(await bench.claim(LEASE)).takeOver());
+  };
+
+  /** Makes the lease somebody else's. */
+  const takeAway = (): Promise<unknown> =>
+    bench.database.query('UPDATE idempotency_records SET owner_token = gen_random_uuid(), attempt = 2');
+
+  describe('an execution', () => {
+    it('is committed before it runs, and has its answer recorded', async () => {
+      const execution = await bench.execution(LEASE);
+      expect(execution).toMatchObject({ attempt: 1, handlerBegan: false });
+      expect(await bench.row()).toMatchObject({
+        ...{ status: 'processing', mode: 'lease', created_at: execution.createdAt, lapsed: false },
+        owner_token: expect.any(String),
+      });
+      expect(await bench.claim(LEASE)).toMatchObject({
+        kind: 'in-progress',
+        remaining: expect.any(Number),
+      });
+      await execution.run(() => bench.note('a'));
+      expect(await bench.notes()).toEqual(['a']);
+      await execution.complete(RESPONSE, 'returned');
+      expect(await bench.row()).toMatchObject({
+        ...{ status: 'completed', response_status: 201, response_headers: RESPONSE.headers },
+        ...{ response_body: RESPONSE.body, secondsKept: 60, locked_until: null },
+      });
+      expect(await bench.claim(LEASE)).toMatchObject({ kind: 'recorded', record: { response: RESPONSE } });
+    });
+
+    it('is kept for thirty days, or longer where its answer would be', async () => {
+      const kept = async (ttl: number): Promise<unknown> => {
+        const execution = await bench.execution(LEASE, { ttl });
+        const [row] = await bench.database.query(
+          'SELECT extract(epoch FROM expires_at - created_at)::int / 86400 AS days FROM idempotency_records',
+        );
+        await execution.release();
+        return row!['days'];
+      };
+      expect([await kept(1_000), await kept(40 * 86_400_000)]).toEqual([30, 40]);
+    });
+
+    it('records what was thrown, and does what is for afterwards only when it returned', async () => {
+      const done: string[] = [];
+      const end = async (how: 'returned' | 'threw', key: string): Promise<void> => {
+        const execution = await bench.execution(LEASE, { identity: { client: 'c', endpoint: 'e', key } });
+        execution.run(() => afterCommit(() => done.push(how)));
+        await execution.complete(RESPONSE, how);
+        expect(() => execution.run(() => afterCommit(() => done.push('late')))).toThrow(
+          expect.objectContaining({ code: 'IDEMPOTENCY_TRANSACTION_FINISHED' }),
+        );
+      };
+      await end('threw', 'k');
+      expect(await bench.row()).toMatchObject({ status: 'failed', response_status: 201 });
+      await end('returned', 'x');
+      await bench.store.drained();
+      expect(done).toEqual(['returned']);
+    });
+
+    it.each<[string, (execution: Execution) => Promise<void>]>([
+      ['release', (execution) => execution.release()],
+      ['giveUp', (execution) => execution.giveUp('unsettled')],
+    ])('that never began frees its key by %s, and that once', async (_how, end) => {
+      const execution = await bench.execution(LEASE);
+      await end(execution);
+      expect(await bench.row()).toBeUndefined();
+      await takeAway();
+      await end(execution);
+      expect(() => execution.run(() => currentFrame())!.enterHandler()).toThrow();
+      expect(execution.handlerBegan).toBe(false);
+    });
+
+    it('that began frees its key where its handler says that nothing happened', async () => {
+      await (await begun()).release();
+      expect(await bench.row()).toBeUndefined();
+      await (await second()).giveUp('unsettled');
+      const third = executionOf(await attemptOf(await bench.claim(LEASE)).takeOver());
+      third.run(() => currentFrame())!.enterHandler();
+      await third.release();
+      expect(await bench.row()).toBeUndefined();
+    });
+
+    it('that began leaves its outcome unknown, at once', async () => {
+      const execution = await begun();
+      const { signal } = ownOf(execution);
+      await execution.giveUp('unsettled');
+      expect(signal.reason).toMatchObject({ message: 'the execution of this @Idempotent() handler is over' });
+      expect(await bench.row()).toMatchObject({
+        status: 'processing',
+        lapsed: true,
+        attempt: 1,
+        owner_token: null,
+      });
+      const { reason } = signal;
+      await execution.giveUp('unsettled');
+      expect(signal.reason).toBe(reason);
+    });
+
+    it('that ran too long is told so', async () => {
+      const execution = await begun({ maxDuration: 1 });
+      const { signal } = ownOf(execution);
+      const began = performance.now();
+      await eventually(() => performance.now() > began + 1);
+      await execution.giveUp('unsettled');
+      expect(signal.reason).toMatchObject({ error: { code: 'IDEMPOTENCY_MAX_DURATION_EXCEEDED' } });
+    });
+
+    it('whose answer cannot be kept leaves a tombstone', async () => {
+      await (await begun()).giveUp('unkeepable');
+      expect(await bench.row()).toMatchObject({ status: 'failed', response_status: null, secondsKept: 60 });
+      expect(await bench.claim(LEASE)).toMatchObject({ kind: 'recorded', record: { response: undefined } });
+    });
+
+    it('that follows another one and never began leaves that as it was', async () => {
+      const execution = await second();
+      expect(await bench.row()).toMatchObject({ attempt: 2, lapsed: false });
+      await execution.release();
+      expect(await bench.row()).toMatchObject({ status: 'processing', attempt: 1, lapsed: true });
+    });
+
+    it('that was abandoned says nothing, and its signal is aborted', async () => {
+      const execution = await begun();
+      const { signal } = ownOf(execution);
+      execution.abandon();
+      expect(signal.reason).toMatchObject({
+        error: { code: LOST, detail: expect.stringContaining('could not be reached') },
+      });
+      await execution.giveUp('unsettled');
+      expect(await bench.row()).toMatchObject({ lapsed: false, owner_token: expect.any(String) });
+    });
+
+    it('that was overtaken can neither record nor free nor end the lease of its successor', async () => {
+      const execution = await begun();
+      await takeAway();
+      const before = await bench.row();
+      expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe(LOST);
+      expect(await bench.row()).toEqual(before);
+      for (const end of ['release', 'unsettled', 'unkeepable'] as const) {
+        await bench.reset();
+        const another = await begun();
+        await takeAway();
+        const taken = await bench.row();
+        await (end === 'release' ? another.release() : another.giveUp(end));
+        expect(await bench.row()).toEqual(taken);
+      }
+    });
+
+    it('that could not be recorded says that it took effect', async () => {
+      const execution = await begun();
+      await bench.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
+      try {
+        expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe('IDEMPOTENCY_OUTCOME_UNKNOWN');
+      } finally {
+        await bench.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
+      }
+    });
+
+    it('extends its lease, and hears at once when it is taken away', async () => {
+      const execution = await bench.execution({ kind: 'lease', lease: 900 });
+      const until = async (): Promise<number> => ((await bench.row())!['locked_until'] as Date).getTime();
+      const first = await until();
+      await eventually(async () => (await until()) > first);
+      const { signal } = ownOf(execution);
+      expect(signal.aborted).toBe(false);
+      await takeAway();
+      await eventually(() => signal.aborted);
+      expect(signal.reason).toMatchObject({ error: { code: LOST } });
+      expect(() => execution.run(() => currentFrame())!.enterHandler()).toThrow(
+        expect.objectContaining({ error: expect.objectContaining({ code: LOST }) }),
+      );
+    });
+
+    it('has no manager of its own', async () => {
+      const execution = await begun();
+      expect(() => ownOf(execution).manager).toThrow(
+        expect.objectContaining({ code: 'IDEMPOTENCY_NO_TRANSACTION' }),
+      );
+      await execution.release();
+    });
+
+    it('explains what its handler threw', async () => {
+      const execution = await begun();
+      const own = new Error('of the handler');
+      expect(execution.explain(own)).toBe(own);
+      expect(execution.explain(undefined)).toBeUndefined();
+      expect(execution.explain('text')).toBe('text');
+      expect(execution.explain(serverError('23505'))).toMatchObject({ code: '23505' });
+      const conflict = serverError('40001');
+      expect(execution.explain(conflict)).toMatchObject({
+        error: { code: 'IDEMPOTENCY_TRANSACTION_CONFLICT' },
+        cause: conflict,
+      });
+      await execution.release();
+    });
+  });
+
+  describe('a claim', () => {
+    it('takes what has expired, and begins to count anew', async () => {
+      await (await second()).complete(RESPONSE, 'returned');
+      await bench.age('expires_at');
+      const execution = await bench.execution(LEASE);
+      expect(execution.attempt).toBe(1);
+      await execution.release();
+      expect(await bench.row()).toBeUndefined();
+    });
+
+    it('finds in progress what a lock keeps it from, and looks again when that was a rival', async () => {
+      await rival.query('BEGIN');
+      await rival.query(
+        `INSERT INTO idempotency_records
+           (client, endpoint, key, fingerprint, status, mode, format_version, response_status, expires_at)
+         VALUES ('c', 'e', 'k', '\\x0102', 'completed', 'lease', 1, 201, now() + interval '1 hour')`,
+      );
+      expect(await bench.claim(LEASE)).toEqual({ kind: 'in-progress' });
+      const claiming = bench.claim(LEASE);
+      await eventually(async () => {
+        const waiting = await bench.database.query(
+          `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+        );
+        if (waiting.length === 0) throw new Error('it does not wait');
+      });
+      await rival.query('COMMIT');
+      expect(await claiming).toMatchObject({ kind: 'recorded' });
+    });
+
+    it('finds an attempt whose outcome is unknown, which one may take over', async () => {
+      await (await begun()).giveUp('unsettled');
+      const { created_at: createdAt } = (await bench.row())!;
+      const attempts = [attemptOf(await bench.claim(LEASE)), attemptOf(await bench.claim(LEASE))] as const;
+      expect(attempts[0]).toMatchObject({ attempt: 1, fingerprint: Buffer.of(1, 2), createdAt });
+      const execution = executionOf(await attempts[0].takeOver());
+      expect(execution).toMatchObject({ attempt: 2, createdAt });
+      expect(await attempts[1].takeOver()).toEqual({ kind: 'in-progress' });
+      await execution.complete(RESPONSE, 'returned');
+    });
+
+    it('that is sent again recognises its own token', async () => {
+      const connection = await PooledConnection.acquire(bench.dataSource, 5_000);
+      const statements = statementsFor('idempotency_records', undefined, 140_000);
+      const token = randomUUID();
+      const send = (): Promise<Finding> => sendClaim(connection, statements, bench.claimOf(LEASE), token);
+      const first = await send();
+      expect(first).toMatchObject({ kind: 'claimed', attempt: 1 });
+      expect(await send()).toEqual(first);
+      expect(await bench.claim(LEASE)).toMatchObject({ kind: 'in-progress' });
+      connection.release();
+    });
+
+    it('cannot take over from an owner inside a fenced transaction', async () => {
+      const execution = await begun();
+      const inside = deferred();
+      const go = deferred();
+      const fenced = execution.run(() =>
+        ownOf(execution).transaction(async () => {
+          inside.resolve();
+          await go.promise;
+        }),
+      );
+      await inside.promise;
+      await bench.age('locked_until');
+      expect(await attemptOf(await bench.claim(LEASE)).takeOver()).toEqual({ kind: 'in-progress' });
+      go.resolve();
+      await fenced;
+      await execution.release();
+    });
+  });
+
+  describe('a fenced transaction', () => {
+    const fenced = <T>(execution: Execution, work: () => Promise<T>): Promise<T> =>
+      execution.run(() => ownOf(execution).transaction(work));
+
+    it('commits what was written in it, whatever its handler does next', async () => {
+      const execution = await begun();
+      const done: unknown[] = [];
+      const result = await fenced(execution, async () => {
+        await bench.note('a');
+        afterCommit(async () => done.push(await bench.notes()));
+        await ownOf(execution).transaction((manager) => manager.query(`INSERT INTO notes VALUES ('b')`));
+        expect(await bench.notes()).toEqual([]);
+        return 'result';
+      });
+      await bench.store.drained();
+      expect([result, done, await bench.notes()]).toEqual(['result', [['a', 'b']], ['a', 'b']]);
+      await execution.release();
+    });
+
+    it('is undone when its work throws, which is thrown on', async () => {
+      const execution = await begun();
+      const own = new Error('of the work');
+      const failing = fenced(execution, async () => {
+        await bench.note('a');
+        throw own;
+      });
+      await expect(failing).rejects.toBe(own);
+      await bench.idle();
+      expect(await bench.notes()).toEqual([]);
+      expect(execution.explain(own)).toBe(own);
+      await execution.release();
+    });
+
+    it('is refused to who was overtaken, and leaves no connection behind', async () => {
+      const execution = await begun();
+      await takeAway();
+      expect(await codeOf(fenced(execution, () => bench.note('a')))).toBe(LOST);
+      await bench.idle();
+      expect(await bench.notes()).toEqual([]);
+      await execution.release();
+    });
+
+    it('whose connection is lost leaves an unknown outcome', async () => {
+      const execution = await begun();
+      const error: unknown = await fenced(execution, async () => {
+        await bench.note('a');
+        await bench.cut();
+        await bench.dataSource.query('SELECT 1');
+      }).catch((thrown: unknown) => thrown);
+      expect(execution.explain(error)).toMatchObject({
+        error: { code: 'IDEMPOTENCY_STORE_UNAVAILABLE' },
+        cause: error,
+      });
+      expect(await bench.notes()).toEqual([]);
+      await execution.release();
+    });
+
+    it('that its handler did not wait for is cut when the handler ends', async () => {
+      const execution = await begun();
+      const inside = deferred();
+      const forgotten = fenced(execution, async () => {
+        await bench.note('a');
+        inside.resolve();
+        await bench.dataSource.query('SELECT pg_sleep(1000)');
+      }).catch(() => 'cut');
+      await inside.promise;
+      await execution.complete(RESPONSE, 'returned');
+      expect(await forgotten).toBe('cut');
+      expect(await bench.notes()).toEqual([]);
+    });
+
+    it('says that the store is unavailable when it cannot begin', async () => {
+      const execution = await begun();
+      await bench.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
+      try {
+        expect(await codeOf(fenced(execution, () => bench.note('a')))).toBe('IDEMPOTENCY_STORE_UNAVAILABLE');
+      } finally {
+        await bench.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
+      }
+      await execution.release();
+    });
+  });
+});
+
+describe('the store in lease mode, where transactions are stricter', () => {
+  let bench: StoreBench;
+  let strict: StoreBench;
+
+  beforeAll(async () => {
+    bench = await StoreBench.start();
+    await bench.database.query(
+      `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = ''repeatable read''', current_database()); END $$`,
+    );
+    strict = await StoreBench.on(bench.database, {});
+  });
+
+  afterAll(async () => {
+    await strict.close();
+    await bench.close();
+  });
+
+  it('a fenced transaction begins again when its row changed while it waited for the fence', async () => {
+    const rival = new Client({ connectionString: bench.database.url });
+    await rival.connect();
+    const claim = strict.claimOf({ kind: 'lease', lease: 600 });
+    const execution = executionOf(await strict.store.claim(claim));
+    execution.run(() => currentFrame())!.enterHandler();
+    const own = execution.run(() => currentFrame())!.execution as HandlerExecution;
+    await rival.query('BEGIN');
+    await rival.query('SELECT pg_advisory_xact_lock($1::bigint)', [
+      lockNumber('"idempotency_records"', claim.identity),
+    ]);
+    const fenced = execution.run(() => own.transaction(() => strict.note('after all')));
+    const waiting = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`;
+    await eventually(async () => (await bench.database.query(waiting)).length === 1);
+    const until = async (): Promise<number> => ((await bench.row())!['locked_until'] as Date).getTime();
+    const first = await until();
+    await eventually(async () => (await until()) > first);
+    await rival.query('COMMIT');
+    await rival.end();
+    await fenced;
+    expect(await bench.notes()).toEqual(['after all']);
+    await execution.release();
+    await strict.idle();
+    await bench.reset();
+  });
+
+  it('a fenced transaction keeps its row from nobody, and is refused to who was overtaken', async () => {
+    const execution = await strict.execution({ kind: 'lease', lease: 600 });
+    execution.run(() => currentFrame())!.enterHandler();
+    const own = execution.run(() => currentFrame())!.execution as HandlerExecution;
+    const until = async (): Promise<number> => ((await bench.row())!['locked_until'] as Date).getTime();
+    await execution.run(() =>
+      own.transaction(async (manager) => {
+        expect(await manager.query('SHOW transaction_isolation')).toEqual([
+          { transaction_isolation: 'repeatable read' },
+        ]);
+        const first = await until();
+        await eventually(async () => (await until()) > first);
+        await strict.note('a');
+      }),
+    );
+    expect(await bench.notes()).toEqual(['a']);
+    await bench.database.query('UPDATE idempotency_records SET owner_token = gen_random_uuid()');
+    expect(await codeOf(execution.run(() => own.transaction(() => strict.note('b'))))).toBe(LOST);
+    await execution.release();
+    await strict.idle();
+  });
+});

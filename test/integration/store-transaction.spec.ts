@@ -1,0 +1,528 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { Client } from 'pg';
+import { EventSubscriber, type EntitySubscriberInterface } from 'typeorm';
+import { afterCommit, currentFrame } from '../../lib/core/ambient.js';
+import type { ClaimMode, Execution } from '../../lib/core/store.js';
+import type { HandlerExecution } from '../../lib/postgres/handler-execution.js';
+import { eventually } from '../helpers/conditions.js';
+import {
+  attemptOf,
+  codeOf,
+  executionOf,
+  LEASE,
+  RESPONSE,
+  StoreBench,
+  TRANSACTION,
+} from '../helpers/store-bench.js';
+
+const UNAVAILABLE = 'IDEMPOTENCY_STORE_UNAVAILABLE';
+const CONFLICT = 'IDEMPOTENCY_TRANSACTION_CONFLICT';
+const FINISHED = expect.stringContaining('the transaction of this @Idempotent() handler has ended');
+
+/** Long enough for a claim, and short enough to wait for. */
+const BRIEF = 2_000;
+
+/** Resolves when an execution is overdue that has just begun. */
+const overdue = (): Promise<unknown> => {
+  const due = performance.now() + BRIEF;
+  return eventually(() => performance.now() >= due);
+};
+
+describe('the store in transaction mode', () => {
+  let bench: StoreBench;
+  let rival: Client;
+
+  beforeAll(async () => {
+    bench = await StoreBench.start();
+    rival = new Client({ connectionString: bench.database.url });
+    await rival.connect();
+  });
+
+  afterEach(async () => {
+    await rival.query('ROLLBACK');
+    await bench.idle();
+    await bench.reset();
+  });
+
+  afterAll(async () => {
+    await rival.end();
+    await bench.close();
+  });
+
+  /** A row that somebody writes by hand, without the lock. */
+  const rivalInserts = (status = 'completed'): Promise<unknown> =>
+    rival.query(
+      `INSERT INTO idempotency_records
+         (client, endpoint, key, fingerprint, status, mode, format_version, response_status, expires_at)
+       VALUES ('c', 'e', 'k', '\\x0102', $1, 'transaction', 1, 201, now() + interval '1 hour')`,
+      [status],
+    );
+
+  const claimWaits = (): Promise<unknown> =>
+    eventually(async () => {
+      const waiting = await bench.database.query(
+        `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+      );
+      if (waiting.length === 0) throw new Error('it does not wait');
+    });
+
+  describe('an execution', () => {
+    it('commits what was written in it with the record, and gives its connection back', async () => {
+      const execution = await bench.execution(TRANSACTION);
+      expect([execution.attempt, execution.handlerBegan]).toEqual([1, false]);
+      await execution.run(() => bench.note('a'));
+      expect([await bench.notes(), await bench.row()]).toEqual([[], undefined]);
+      await execution.complete(RESPONSE, 'returned');
+      expect(await bench.notes()).toEqual(['a']);
+      expect(await bench.row()).toMatchObject({
+        ...{ status: 'completed', mode: 'transaction', format_version: 1, fingerprint: Buffer.of(1, 2) },
+        ...{ response_status: 201, response_headers: RESPONSE.headers, response_body: RESPONSE.body },
+        ...{ created_at: execution.createdAt, secondsKept: 60, owner_token: null, locked_until: null },
+      });
+    });
+
+    it('that threw undoes what was written in it, records its error, and forgets what was for after it', async () => {
+      const done: string[] = [];
+      const execution = await bench.execution(TRANSACTION);
+      await execution.run(async () => {
+        afterCommit(() => done.push('after'));
+        await bench.note('a');
+      });
+      await execution.complete(RESPONSE, 'threw');
+      await bench.store.drained();
+      expect([await bench.notes(), done]).toEqual([[], []]);
+      expect(await bench.row()).toMatchObject({ status: 'failed', response_status: 201 });
+    });
+
+    it('does afterwards what was to be done after its COMMIT', async () => {
+      const done: unknown[] = [];
+      const execution = await bench.execution(TRANSACTION);
+      await execution.run(async () => {
+        afterCommit(async () => done.push(await bench.notes(), currentFrame()));
+        await bench.note('a');
+      });
+      await execution.complete(RESPONSE, 'returned');
+      await bench.store.drained();
+      expect(done).toEqual([['a'], undefined]);
+    });
+
+    it.each(['release', 'giveUp', 'abandon'] as const)('leaves nothing behind after %s', async (end) => {
+      const execution = await bench.execution(TRANSACTION);
+      await execution.run(() => bench.note('a'));
+      await (end === 'giveUp' ? execution.giveUp('unsettled') : execution[end]());
+      await bench.idle();
+      expect([await bench.notes(), await bench.row()]).toEqual([[], undefined]);
+      // The second end of an execution is none.
+      await execution.release();
+      await execution.giveUp('unkeepable');
+      const next = await bench.execution(TRANSACTION);
+      expect(next.attempt).toBe(1);
+      await next.release();
+    });
+
+    it('lets nobody write once it is over, nor its handler begin', async () => {
+      const execution = await bench.execution(TRANSACTION);
+      const frame = execution.run(() => currentFrame())!;
+      frame.enterHandler();
+      expect(execution.handlerBegan).toBe(true);
+      await execution.complete(RESPONSE, 'returned');
+      await expect(execution.run(() => bench.note('late'))).rejects.toMatchObject({ message: FINISHED });
+      expect(() => frame.enterHandler()).toThrow(expect.objectContaining({ message: FINISHED }));
+      expect(() => frame.defer(() => undefined)).toThrow(expect.objectContaining({ message: FINISHED }));
+      expect(await bench.notes()).toEqual([]);
+    });
+
+    it('undoes a nested transaction that nobody waited for', async () => {
+      const execution = await bench.execution(TRANSACTION);
+      await execution.run(async () => {
+        await bench.note('a');
+        const runner = bench.dataSource.createQueryRunner();
+        await runner.startTransaction();
+        await runner.query(`INSERT INTO notes VALUES ('nested')`);
+      });
+      await execution.complete(RESPONSE, 'returned');
+      expect(await bench.notes()).toEqual(['a']);
+    });
+
+    it('keeps nested transactions that ended, each under a savepoint of its own', async () => {
+      const execution = await bench.execution(TRANSACTION);
+      await execution.run(async () => {
+        const nested = (text: string): Promise<void> =>
+          bench.dataSource.transaction(async (manager) => {
+            await manager.query('INSERT INTO notes VALUES ($1)', [text]);
+            if (text === 'b') throw new Error('undo this one');
+          });
+        await Promise.allSettled(['a', 'b', 'c'].map(nested));
+      });
+      await execution.complete(RESPONSE, 'returned');
+      expect(await bench.notes()).toEqual(['a', 'c']);
+    });
+
+    it('tells its handler that it is over, and why', async () => {
+      const handlerOf = async (maxDuration: number): Promise<[() => Promise<void>, AbortSignal]> => {
+        const execution = await bench.execution(TRANSACTION, { maxDuration });
+        const { signal } = execution.run(() => currentFrame())!.execution as HandlerExecution;
+        expect(signal.aborted).toBe(false);
+        return [() => execution.release(), signal];
+      };
+      const [end, signal] = await handlerOf(20_000);
+      await end();
+      expect(signal.reason).toMatchObject({ message: 'the execution of this @Idempotent() handler is over' });
+      const [endLate, lateSignal] = await handlerOf(BRIEF);
+      await overdue();
+      await endLate();
+      expect(lateSignal.reason).toMatchObject({ error: { code: 'IDEMPOTENCY_MAX_DURATION_EXCEEDED' } });
+    });
+
+    it('is given the transaction it runs in', async () => {
+      const execution = await bench.execution(TRANSACTION);
+      await execution.run(async () => {
+        const own = currentFrame()!.execution as HandlerExecution;
+        await own.manager.query(`INSERT INTO notes VALUES ('a')`);
+        const inserted = own.transaction((manager) =>
+          manager.query(`INSERT INTO notes VALUES ('b') RETURNING text`),
+        );
+        expect(await inserted).toEqual([{ text: 'b' }]);
+        expect([own.mode, own.attempt, own.createdAt]).toEqual(['transaction', 1, execution.createdAt]);
+      });
+      await execution.release();
+      expect(await bench.notes()).toEqual([]);
+    });
+  });
+
+  describe('an end that fails', () => {
+    it.each<[string, ClaimMode, string[], string]>([
+      ['refused', TRANSACTION, [`INSERT INTO notes VALUES ('a'), ('a')`], 'IDEMPOTENCY_COMMIT_REFUSED'],
+      ['of a transaction that was aborted', TRANSACTION, ['SELECT 1/0'], 'IDEMPOTENCY_TRANSACTION_ABORTED'],
+      ['without its record', TRANSACTION, ['DELETE FROM idempotency_records'], UNAVAILABLE],
+    ])('%s leaves nothing behind', async (_how, mode, statements, code) => {
+      const execution = await bench.execution(mode);
+      await execution.run(async () => {
+        await bench.note('written');
+        for (const statement of statements) await bench.dataSource.query(statement).catch(() => undefined);
+      });
+      expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe(code);
+      expect([await bench.notes(), await bench.row()]).toEqual([[], undefined]);
+    });
+
+    it('aborted at COMMIT itself leaves nothing behind', async () => {
+      await bench.database.query(
+        `CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE SQLSTATE ''40001''; END'`,
+      );
+      await bench.database.query(
+        'CREATE CONSTRAINT TRIGGER failing AFTER INSERT ON notes INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail()',
+      );
+      try {
+        const execution = await bench.execution(TRANSACTION);
+        await execution.run(() => bench.note('a'));
+        expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe(CONFLICT);
+      } finally {
+        await bench.database.query('DROP FUNCTION fail CASCADE');
+      }
+      expect([await bench.notes(), await bench.row()]).toEqual([[], undefined]);
+    });
+
+    it('because the connection was lost leaves nothing behind, and says what it was', async () => {
+      const execution = await bench.execution(TRANSACTION);
+      const lost = execution.run(() => bench.dataSource.query('SELECT pg_sleep(1000)'));
+      const failing = lost.catch((error: unknown) => error);
+      await eventually(async () => {
+        await bench.cut();
+        const open = await bench.database.query(
+          `SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(1000)' AND pid <> pg_backend_pid()`,
+        );
+        return open.length === 0;
+      });
+      expect(execution.explain(await failing)).toMatchObject({ error: { code: UNAVAILABLE } });
+      // The connection is seen to break a moment after its last statement failed; from then on it explains everything.
+      const own = new Error('of the handler');
+      await eventually(() => execution.explain(own) !== own);
+      expect(execution.explain(own)).toMatchObject({ error: { code: UNAVAILABLE }, cause: own });
+      expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe(UNAVAILABLE);
+      expect(await bench.row()).toBeUndefined();
+    });
+  });
+
+  describe('what a handler threw', () => {
+    const serverError = (code: string): Error => Object.assign(new Error(code), { code, severity: 'ERROR' });
+    const fatal = Object.assign(new Error('57P01'), { code: '57P01', severity: 'FATAL' });
+
+    it('is explained by what is behind it', async () => {
+      const execution = await bench.execution(TRANSACTION);
+      const own = new Error('of the handler');
+      expect(execution.explain(own)).toBe(own);
+      expect(execution.explain(undefined)).toBe(undefined);
+      expect(execution.explain(serverError('23505'))).toMatchObject({ code: '23505' });
+      expect(execution.explain(serverError('40001'))).toMatchObject({ error: { code: CONFLICT } });
+      expect(execution.explain({ driverError: serverError('40P01') })).toMatchObject({
+        error: { code: CONFLICT },
+      });
+      expect(execution.explain(fatal)).toMatchObject({ error: { code: UNAVAILABLE }, cause: fatal });
+      await execution.release();
+    });
+
+    it('late is explained by that, where the database is behind it', async () => {
+      const execution = await bench.execution(TRANSACTION, { maxDuration: BRIEF });
+      await overdue();
+      const late = { error: { code: 'IDEMPOTENCY_MAX_DURATION_EXCEEDED' } };
+      expect(execution.explain(serverError('57014'))).toMatchObject(late);
+      expect(execution.explain(serverError('40001'))).toMatchObject(late);
+      expect(execution.explain(fatal)).toMatchObject(late);
+      await execution.release();
+    });
+  });
+
+  describe('a claim', () => {
+    it('finds in progress what another one holds, without a connection of its own afterwards', async () => {
+      const execution = await bench.execution(TRANSACTION);
+      expect(await bench.claim(TRANSACTION)).toEqual({ kind: 'in-progress' });
+      expect(await bench.claim(LEASE)).toEqual({ kind: 'in-progress' });
+      await execution.release();
+    });
+
+    it('finds what was recorded', async () => {
+      const execution = await bench.execution(TRANSACTION);
+      await execution.complete(RESPONSE, 'returned');
+      const record = { fingerprint: Buffer.of(1, 2), formatVersion: 1, createdAt: execution.createdAt };
+      expect(await bench.claim(TRANSACTION, { fingerprint: Buffer.of(3) })).toEqual({
+        kind: 'recorded',
+        record: { ...record, response: RESPONSE },
+      });
+      await bench.database.query(
+        'UPDATE idempotency_records SET response_headers = NULL, response_body = NULL',
+      );
+      expect(await bench.claim(TRANSACTION)).toEqual({
+        kind: 'recorded',
+        record: { ...record, response: { status: 201, headers: [], body: Buffer.alloc(0) } },
+      });
+      await bench.database.query('UPDATE idempotency_records SET response_status = NULL');
+      expect(await bench.claim(LEASE)).toEqual({
+        kind: 'recorded',
+        record: { ...record, response: undefined },
+      });
+    });
+
+    it.each(['format_version = 2', `mode = 'later'`])('does not judge a record with %s', async (change) => {
+      await (await bench.execution(TRANSACTION)).complete(RESPONSE, 'returned');
+      await bench.database.query(`UPDATE idempotency_records SET ${change}`);
+      expect(await codeOf(bench.claim(TRANSACTION))).toBe('IDEMPOTENCY_RECORD_UNREADABLE');
+      expect(await codeOf(bench.claim(LEASE))).toBe('IDEMPOTENCY_RECORD_UNREADABLE');
+      await bench.age('expires_at');
+      const next = await bench.execution(TRANSACTION);
+      expect(next.attempt).toBe(1);
+      await next.release();
+    });
+
+    it('takes what has expired', async () => {
+      await (await bench.execution(TRANSACTION)).complete(RESPONSE, 'returned');
+      await bench.age('expires_at');
+      const execution = await bench.execution(TRANSACTION, { fingerprint: Buffer.of(9) });
+      expect(await bench.claim(TRANSACTION)).toEqual({ kind: 'in-progress' });
+      await execution.complete({ ...RESPONSE, status: 202 }, 'returned');
+      expect(await bench.row()).toMatchObject({
+        fingerprint: Buffer.of(9),
+        response_status: 202,
+        attempt: 1,
+      });
+    });
+
+    it('leaves to the purge what that is deleting', async () => {
+      await (await bench.execution(TRANSACTION)).complete(RESPONSE, 'returned');
+      await bench.age('expires_at');
+      await rival.query('BEGIN');
+      await rival.query('SELECT FROM idempotency_records FOR UPDATE');
+      expect(await bench.claim(TRANSACTION)).toEqual({ kind: 'in-progress' });
+      expect(await bench.claim(LEASE)).toEqual({ kind: 'in-progress' });
+    });
+
+    it('looks again when a rival commits after its snapshot', async () => {
+      await rival.query('BEGIN');
+      await rivalInserts();
+      const claiming = bench.claim(TRANSACTION);
+      await claimWaits();
+      await rival.query('COMMIT');
+      expect(await claiming).toMatchObject({ kind: 'recorded' });
+    });
+
+    it('looks again when that shows as a conflict', async () => {
+      await rival.query('BEGIN');
+      await rivalInserts();
+      const claiming = bench.claim({ ...TRANSACTION, isolation: 'REPEATABLE READ' } as ClaimMode);
+      await claimWaits();
+      await rival.query('COMMIT');
+      expect(await claiming).toMatchObject({ kind: 'recorded' });
+    });
+
+    it('finds in progress what a lock keeps it from, before long', async () => {
+      await rival.query('BEGIN');
+      await rivalInserts();
+      expect(await bench.claim(TRANSACTION)).toEqual({ kind: 'in-progress' });
+    });
+
+    it('runs at the isolation it is asked for, and bounded', async () => {
+      const show = (mode: ClaimMode): Promise<unknown> =>
+        bench.execution(mode).then(async (execution) => {
+          const [row] = await execution.run(() =>
+            bench.dataSource.query(
+              `SELECT current_setting('transaction_isolation') AS isolation, current_setting('statement_timeout') AS timeout`,
+            ),
+          );
+          await execution.release();
+          return row;
+        });
+      expect(await show(TRANSACTION)).toEqual({ isolation: 'read committed', timeout: '20s' });
+      expect(await show({ ...TRANSACTION, isolation: 'SERIALIZABLE' } as ClaimMode)).toMatchObject({
+        isolation: 'serializable',
+      });
+    });
+
+    it('makes no savepoint where no error is recorded', async () => {
+      const execution = await bench.execution({ ...TRANSACTION, storesErrors: false } as ClaimMode);
+      const back = execution.run(() => bench.dataSource.query('ROLLBACK TO SAVEPOINT idempotency_handler'));
+      await expect(back).rejects.toMatchObject({ code: '3B001' });
+      await execution.release();
+    });
+
+    it('says that the store is unavailable when the server refuses it, and leaves a usable connection', async () => {
+      await bench.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
+      try {
+        expect(await codeOf(bench.claim(TRANSACTION))).toBe(UNAVAILABLE);
+        expect(await codeOf(bench.claim(LEASE))).toBe(UNAVAILABLE);
+        await bench.idle();
+      } finally {
+        await bench.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
+      }
+    });
+  });
+
+  describe('an attempt of lease mode whose outcome is unknown', () => {
+    const lapsed = async (): Promise<ReturnType<typeof attemptOf>> => {
+      const former = await bench.execution(LEASE);
+      former.abandon();
+      await bench.age('locked_until');
+      const attempt = attemptOf(await bench.claim(TRANSACTION));
+      // The answer does not wait for the claim to be undone.
+      await bench.idle();
+      return attempt;
+    };
+
+    it('is taken over inside the transaction', async () => {
+      const attempt = await lapsed();
+      expect(attempt).toMatchObject({ attempt: 1, fingerprint: Buffer.of(1, 2) });
+      expect(attempt).toMatchObject({ createdAt: (await bench.row())!['created_at'] });
+      const execution = executionOf(await attempt.takeOver());
+      expect([execution.attempt, execution.createdAt]).toEqual([2, attempt.createdAt]);
+      expect(await attempt.takeOver()).toEqual({ kind: 'in-progress' });
+      await execution.release();
+      expect(await bench.row()).toMatchObject({ attempt: 1, mode: 'lease', lapsed: true });
+    });
+
+    it('is another than was found once somebody was faster', async () => {
+      const attempt = await lapsed();
+      executionOf(await attemptOf(await bench.claim(LEASE)).takeOver()).abandon();
+      await bench.age('locked_until');
+      expect(await attempt.takeOver()).toMatchObject({ kind: 'unresolved', attempt: { attempt: 2 } });
+    });
+  });
+});
+
+describe('a store whose database is silent', () => {
+  let bench: StoreBench;
+
+  beforeAll(async () => {
+    bench = await StoreBench.start({ acquireTimeout: 1_500, poolSize: 1 });
+  });
+
+  afterAll(() => bench.close());
+
+  it.each([TRANSACTION, LEASE])('is unavailable before long (%j)', async (mode) => {
+    const rival = new Client({ connectionString: bench.database.url });
+    await rival.connect();
+    await rival.query('BEGIN');
+    await rival.query('LOCK TABLE idempotency_records');
+    expect(await codeOf(bench.claim(mode))).toBe(UNAVAILABLE);
+    await rival.end();
+    await bench.idle();
+    await eventually(async () => (await bench.row()) === undefined);
+    const execution = await bench.execution(mode);
+    await execution.release();
+  });
+
+  it.each([TRANSACTION, LEASE])('is unavailable when no connection is to be had (%j)', async (mode) => {
+    const execution = await bench.execution(TRANSACTION, {
+      identity: { client: 'c', endpoint: 'e', key: 'x' },
+    });
+    expect(await codeOf(bench.claim(mode))).toBe(UNAVAILABLE);
+    await execution.release();
+  });
+});
+
+describe('the store with subscribers', () => {
+  const heard: string[] = [];
+  let failing: string | undefined;
+  let bench: StoreBench;
+
+  const hear = (event: string): void => {
+    heard.push(event);
+    if (event === failing) throw new Error(`the subscriber failed at ${event}`);
+  };
+
+  @EventSubscriber()
+  class Listener implements EntitySubscriberInterface {
+    beforeTransactionStart = (): void => hear('before start');
+    afterTransactionStart = (): void => hear('after start');
+    beforeTransactionCommit = (): void => hear('before commit');
+    afterTransactionCommit = (): void => hear('after commit');
+    beforeTransactionRollback = (): void => hear('before rollback');
+    afterTransactionRollback = (): void => hear('after rollback');
+  }
+
+  beforeAll(async () => {
+    bench = await StoreBench.start({ subscribers: [Listener] });
+  });
+
+  afterEach(async () => {
+    failing = undefined;
+    heard.length = 0;
+    await bench.idle();
+    await bench.reset();
+  });
+
+  afterAll(() => bench.close());
+
+  const began = ['before start', 'after start'];
+
+  it('tells them of a transaction that commits, once it has', async () => {
+    const execution = await bench.execution(TRANSACTION);
+    expect(heard).toEqual(began);
+    await execution.run(() => bench.note('a'));
+    await execution.complete(RESPONSE, 'returned');
+    await bench.store.drained();
+    expect(heard).toEqual([...began, 'before commit', 'after commit']);
+  });
+
+  it.each([
+    ['that is undone', (execution: Execution) => execution.release()],
+    ['whose handler threw', (execution: Execution) => execution.complete(RESPONSE, 'threw')],
+  ])('tells them of a transaction %s', async (_what, end) => {
+    await end(await bench.execution(TRANSACTION));
+    await bench.store.drained();
+    expect(heard).toEqual([...began, 'before rollback', 'after rollback']);
+  });
+
+  it('tells them of a COMMIT that failed', async () => {
+    const execution = await bench.execution(TRANSACTION);
+    await execution.run(() => bench.dataSource.query(`INSERT INTO notes VALUES ('a'), ('a')`));
+    expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe('IDEMPOTENCY_COMMIT_REFUSED');
+    expect(heard).toEqual([...began, 'before commit', 'after rollback']);
+  });
+
+  it.each(['before start', 'before commit'])('fails where one of them does (%s)', async (event) => {
+    failing = event;
+    const work = async (): Promise<void> =>
+      (await bench.execution(TRANSACTION)).complete(RESPONSE, 'returned');
+    expect(await codeOf(work())).toBe('IDEMPOTENCY_RESPONSE_FAILED');
+    await bench.idle();
+    expect(await bench.row()).toBeUndefined();
+  });
+});
