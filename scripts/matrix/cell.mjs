@@ -25,7 +25,15 @@ export const FACTORS = {
 };
 
 function nest(range) {
-  const packages = ['common', 'core', 'platform-express', 'platform-fastify', 'swagger', 'testing', 'typeorm'];
+  const packages = [
+    'common',
+    'core',
+    'platform-express',
+    'platform-fastify',
+    'swagger',
+    'testing',
+    'typeorm',
+  ];
   return Object.fromEntries(packages.map((name) => [`@nestjs/${name}`, range]));
 }
 
