@@ -11,7 +11,7 @@ import { startApp, type TestApp, type TestAppOptions } from './app.js';
 import type { TestDatabase } from './database.js';
 
 /** Milliseconds; the shortest lease there is. */
-export const FAULT_LEASE = 1_000;
+const LEASE = 1_000;
 
 /** Paths of the protected handlers, each with the path of the same handler unprotected, for control runs. */
 export const FAULT_ROUTES = {
@@ -95,7 +95,7 @@ class FaultController {
   }
 
   @Post('lease')
-  @Idempotent({ mode: 'lease', lease: FAULT_LEASE, onOutcomeUnknown: 'rerun' })
+  @Idempotent({ mode: 'lease', lease: LEASE, onOutcomeUnknown: 'rerun' })
   async lease(
     @Headers('idempotency-key') key: string,
     @CurrentExecution() execution: IdempotencyExecution,
