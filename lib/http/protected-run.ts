@@ -3,6 +3,7 @@ import type { OutgoingHttpHeaders } from 'node:http';
 import { concatMap, from, Observable, of, type Subscriber, type Subscription } from 'rxjs';
 import { disposition, type HandlerEnd } from '../core/disposition.js';
 import { idempotencyError, IdempotencyFailure, type IdempotencyError } from '../core/errors.js';
+import { isThrownByStep } from '../core/nested-runs.js';
 import type { Execution } from '../core/store.js';
 import { unsettled } from '../core/unsettled.js';
 import { BodyLostError, holdBody, isStreamedBody } from './held-body.js';
@@ -132,7 +133,8 @@ export class ProtectedRun {
     if (!this.context.execution.handlerBegan) return 'not-begun';
     // A source that fails is no answer of the handler, whatever status its error asks for.
     if (error instanceof BodyLostError) return 'unkeepable';
-    if (error instanceof ReleaseIdempotencyKey) return 'released';
+    // What a step says of itself is not said of what the handler did besides.
+    if (error instanceof ReleaseIdempotencyKey && !isThrownByStep(error)) return 'released';
     return isOurs ? 'broken' : 'threw';
   }
 

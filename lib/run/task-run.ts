@@ -1,5 +1,6 @@
 import { currentFrame } from '../core/ambient.js';
 import { idempotencyError, IdempotencyFailure, type IdempotencyError } from '../core/errors.js';
+import { isThrownByStep } from '../core/nested-runs.js';
 import type { RecordedResponse } from '../core/record.js';
 import type { Execution } from '../core/store.js';
 import { unsettled } from '../core/unsettled.js';
@@ -11,14 +12,6 @@ import { recordedValue } from './recorded-value.js';
 
 /** What is to be done once. */
 export type Work<T> = (execution: IdempotencyExecution) => T | Promise<T>;
-
-/** What nested runs threw: it tells how they ended, and nothing of the run around them. */
-const nested = new WeakSet<object>();
-
-/** Notes what a run threw to the work that it is a step of. */
-export function noteNested(error: unknown): void {
-  if (typeof error === 'object' && error !== null) nested.add(error);
-}
 
 /** Work inside its claim, which ends in exactly one way: recorded, given up or released. */
 export class TaskRun {
@@ -67,8 +60,10 @@ export class TaskRun {
 
   async #failed(error: unknown): Promise<unknown> {
     const { execution } = this;
-    const explained = nested.has(error as object) ? error : execution.explain(error);
-    await (error instanceof ReleaseIdempotencyKey ? execution.release() : execution.giveUp('unsettled'));
+    const isOfStep = isThrownByStep(error);
+    const explained = isOfStep ? error : execution.explain(error);
+    const isReleased = error instanceof ReleaseIdempotencyKey && !isOfStep;
+    await (isReleased ? execution.release() : execution.giveUp('unsettled'));
     return explained;
   }
 

@@ -1,11 +1,12 @@
 import { currentFrame, outside } from '../core/ambient.js';
 import type { IdempotencyEngine } from '../core/engine.js';
 import { IdempotencyFailure, type IdempotencyError } from '../core/errors.js';
+import { noteThrownByStep } from '../core/nested-runs.js';
 import type { RecordedResponse } from '../core/record.js';
 import type { IdempotencyModuleOptions } from '../idempotency.options.js';
 import { prepareTask, type IdempotentTask } from './idempotent-task.js';
 import { valueOf, type Recorded } from './recorded-value.js';
-import { noteNested, TaskRun, type Work } from './task-run.js';
+import { TaskRun, type Work } from './task-run.js';
 
 /** What came of a run. */
 export interface RunResult<T> {
@@ -32,7 +33,7 @@ export class TaskRunner {
       // Its connections, timers and waiting are no part of what runs around it.
       return await outside(() => this.#run(engine, task, work, around !== undefined));
     } catch (error) {
-      if (around) noteNested(error);
+      if (around) noteThrownByStep(error);
       throw error;
     }
   }

@@ -8,7 +8,7 @@ import {
 } from 'nestjs-pg-idempotency';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
-import { postJson } from '../helpers/http.js';
+import { postJson, type HttpResponse } from '../helpers/http.js';
 import { Stage, startLeaseApp } from '../helpers/lease-app.js';
 import { expectReplay, leaseRow } from '../helpers/leases.js';
 import { createShop, resetShop, shopState, type Order } from '../helpers/shop.js';
@@ -259,6 +259,39 @@ describe('IdempotencyService.run in lease mode', () => {
       );
       expect(await failing.catch((error: unknown) => error)).toBe(refusal[0]);
       expect(worker.events.at(-1)).toMatchObject({ type: 'outcome-unknown', mode: 'lease' });
+    });
+
+    it('that say that nothing happened say it of themselves only', async () => {
+      const failing = service.run(leaseTask('around'), async () => {
+        await saveOrder('before');
+        await step('refused', () => {
+          throw new ReleaseIdempotencyKey();
+        });
+      });
+      await expect(failing).rejects.toBeInstanceOf(ReleaseIdempotencyKey);
+      const { error } = await failureOf(service.run(leaseTask('around'), () => saveOrder('again')));
+      expect(error).toMatchObject({ code: 'IDEMPOTENCY_OUTCOME_UNRESOLVED' });
+      expect(await shopState(database)).toMatchObject({ orders: 1, records: 1 });
+    });
+
+    it('of a handler that say that nothing happened do not say it of the handler', async () => {
+      const stage = new Stage();
+      stage.handler = async () => {
+        await saveOrder('before');
+        return step('refused', () => {
+          throw new ReleaseIdempotencyKey();
+        });
+      };
+      const app = await startLeaseApp({ adapter: 'express', databaseUrl: database.url }, stage);
+      try {
+        const send = (): Promise<HttpResponse> =>
+          postJson(`${app.url}/refuse`, {}, { 'Idempotency-Key': 'around' });
+        expect((await send()).status).toBe(503);
+        expect((await send()).json()).toMatchObject({ code: 'IDEMPOTENCY_OUTCOME_UNRESOLVED' });
+        expect(await shopState(database)).toMatchObject({ orders: 1, records: 1 });
+      } finally {
+        await app.close();
+      }
     });
 
     it('belong to a handler in lease mode as well', async () => {
