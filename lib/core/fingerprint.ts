@@ -42,13 +42,19 @@ export interface FingerprintInput {
  * no two different requests are made of the same bytes. Parsed bodies count by value: the order of members and white
  * space do not matter, letter case and types do. Of a multipart body the boundary and the order of its fields do not matter.
  *
+ * @param exclude - Dotted paths in the body that do not count.
+ * @param excludeFiles - Fields whose files do not count. Default: the same.
  * @returns undefined for a parsed body that cannot be written canonically.
  */
-export function fingerprint(input: FingerprintInput, exclude: readonly string[] = []): Buffer | undefined {
+export function fingerprint(
+  input: FingerprintInput,
+  exclude: readonly string[] = [],
+  excludeFiles = exclude,
+): Buffer | undefined {
   try {
     const hash = createHash('sha256');
     const parts = [input.method, input.path, input.query, input.mediaType, input.body.kind];
-    for (const part of [...parts, bodyContent(input.body, exclude)]) {
+    for (const part of [...parts, bodyContent(input.body, exclude, excludeFiles)]) {
       hash.update(`${Buffer.byteLength(part)}:`).update(part);
     }
     return Buffer.concat([Buffer.of(FINGERPRINT_VERSION), hash.digest()]);
@@ -58,7 +64,11 @@ export function fingerprint(input: FingerprintInput, exclude: readonly string[] 
   }
 }
 
-function bodyContent(body: FingerprintBody, exclude: readonly string[]): string | Uint8Array {
+function bodyContent(
+  body: FingerprintBody,
+  exclude: readonly string[],
+  excludeFiles: readonly string[],
+): string | Uint8Array {
   switch (body.kind) {
     case 'empty':
       return '';
@@ -67,7 +77,7 @@ function bodyContent(body: FingerprintBody, exclude: readonly string[]): string 
     case 'multipart':
       return canonicalJson({
         fields: exclude.reduce(without, body.fields),
-        files: filesByField(body.files.filter(({ field }) => !exclude.includes(field))),
+        files: filesByField(body.files.filter(({ field }) => !excludeFiles.includes(field))),
       });
     case 'text':
       // As JSON, because UTF-8 would turn different lone surrogates into the same bytes.

@@ -5,6 +5,14 @@ import type { Exchange } from './exchange.js';
 import { digestsOf, uploadOf } from './multipart.js';
 import { fingerprintInput, inputWith, isMultipart, rawBody } from './request-reading.js';
 
+/** What counts of a request on one route. */
+export type FingerprintRules =
+  | 'raw'
+  | (FingerprintOptions & {
+      /** Fields whose files do not count, where they are others than those of `exclude`. */
+      readonly excludeFiles?: readonly string[] | undefined;
+    });
+
 /** What is said of a body that cannot be compared, where more is known than that no parser has read it. */
 const REMEDIES = {
   raw:
@@ -20,20 +28,20 @@ const REMEDIES = {
 } as const;
 
 /** Whether what a request asks for can only be said when an upload interceptor has read it. */
-export function awaitsUpload(exchange: Exchange, options: 'raw' | FingerprintOptions): boolean {
+export function awaitsUpload(exchange: Exchange, options: FingerprintRules): boolean {
   return options !== 'raw' && isMultipart(exchange) && !uploadOf(exchange);
 }
 
 /** The fingerprint of a request, or why it has none. What the application's own function throws is thrown. */
 export async function fingerprintOf(
   exchange: Exchange,
-  options: 'raw' | FingerprintOptions,
+  options: FingerprintRules,
 ): Promise<Buffer | IdempotencyError> {
   if (options === 'raw') {
     const body = rawBody(exchange);
     return body ? fingerprintWith(exchange, body) : unfingerprintable('raw');
   }
-  const { compute, exclude } = options;
+  const { compute, exclude, excludeFiles } = options;
   if (compute) {
     return fingerprintWith(exchange, { kind: 'custom', value: await compute(exchange.request as never) });
   }
@@ -42,18 +50,15 @@ export async function fingerprintOf(
     if (!upload) return unfingerprintable('unread');
     const files = await digestsOf(upload.files);
     if (!files) return unfingerprintable('unknown');
-    return fingerprintWith(exchange, { kind: 'multipart', fields: upload.fields, files }, exclude);
+    const body = { kind: 'multipart', fields: upload.fields, files } as const;
+    return fingerprint(inputWith(exchange, body), exclude, excludeFiles) ?? unfingerprintable();
   }
   const input = fingerprintInput(exchange);
   return (input && fingerprint(input, exclude)) ?? unfingerprintable();
 }
 
-function fingerprintWith(
-  exchange: Exchange,
-  body: FingerprintBody,
-  exclude?: readonly string[],
-): Buffer | IdempotencyError {
-  return fingerprint(inputWith(exchange, body), exclude) ?? unfingerprintable();
+function fingerprintWith(exchange: Exchange, body: FingerprintBody): Buffer | IdempotencyError {
+  return fingerprint(inputWith(exchange, body)) ?? unfingerprintable();
 }
 
 function unfingerprintable(reason?: keyof typeof REMEDIES): IdempotencyError {

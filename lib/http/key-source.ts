@@ -2,7 +2,8 @@ import type { ExecutionContext } from '@nestjs/common';
 import type { KeySource } from '../core/errors.js';
 import type { KeyOptions } from '../idempotency.options.js';
 import type { Exchange } from './exchange.js';
-import { fingerprintInput, headerLines } from './request-reading.js';
+import { uploadOf } from './multipart.js';
+import { fingerprintInput, headerLines, isMultipart } from './request-reading.js';
 
 /** Where a route finds its keys, and how. */
 export interface KeyLookup {
@@ -68,6 +69,8 @@ function fieldOf(body: unknown, field: string): unknown {
 function isUnread(exchange: Exchange): boolean {
   const { body } = exchange;
   if (isObject(body) && !(body instanceof Uint8Array) && Object.keys(body).length > 0) return false;
+  // A form of files only leaves a body without fields.
+  if (isMultipart(exchange)) return !uploadOf(exchange);
   const kind = fingerprintInput(exchange)?.body.kind;
   return kind !== 'parsed' && kind !== 'empty';
 }

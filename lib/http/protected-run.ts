@@ -40,6 +40,8 @@ export class ProtectedRun {
   /** Why it was ended, until the exception filters have been told. */
   #expired: IdempotencyError | undefined;
   #concluding = false;
+  /** Whether the handler runs unprotected, so that nothing of it is held or explained. */
+  #stoodAside = false;
   #timer: NodeJS.Timeout | undefined;
   #subscriber: Subscriber<unknown> | undefined;
   #running: Subscription | undefined;
@@ -76,6 +78,7 @@ export class ProtectedRun {
 
   /** Lets the response go and has the handler run unprotected. */
   standAside(): void {
+    this.#stoodAside = true;
     this.#handler = 'not-begun';
     this.#concluding = true;
     this.context.recorder.letGo();
@@ -88,7 +91,10 @@ export class ProtectedRun {
       next
         .handle()
         .pipe(
-          concatMap((value) => (isStreamedBody(value) ? from(holdBody(value, settings.maxBody)) : of(value))),
+          concatMap((value) => {
+            const isHeld = !this.#stoodAside && isStreamedBody(value);
+            return isHeld ? from(holdBody(value, settings.maxBody)) : of(value);
+          }),
         )
         .subscribe({
           next: (value) => subscriber.next(value),

@@ -6,13 +6,13 @@ import type { KeyRules } from '../core/key.js';
 import type { ClaimMode } from '../core/store.js';
 import type {
   ClientResolver,
-  FingerprintOptions,
   AnswerOptions,
   IdempotencyModuleOptions,
   IdempotentRouteOptions,
   KeyRuleOptions,
   ResponseOptions,
 } from '../idempotency.options.js';
+import type { FingerprintRules } from './fingerprinting.js';
 import { HeaderPolicy } from './header-policy.js';
 import { keyLookup, type KeyLookup } from './key-source.js';
 import { DOCUMENTATION, ProblemWriter } from './problem-details.js';
@@ -40,7 +40,7 @@ export interface RouteSettings {
   readonly answers: Required<AnswerOptions>;
   readonly keyLookup: KeyLookup;
   readonly keyRules: KeyRules;
-  readonly fingerprint: 'raw' | FingerprintOptions;
+  readonly fingerprint: FingerprintRules;
   readonly storage: StoragePolicy;
   readonly headers: HeaderPolicy;
   readonly responseHeaders: ResponseHeaders;
@@ -100,19 +100,19 @@ function keySettings(
   };
 }
 
-/** A key that moves between header and body leaves the request what it was. */
-function withoutKey(
-  options: RouteSettings['fingerprint'],
-  { kind, name }: KeySource,
-): RouteSettings['fingerprint'] {
-  return kind === 'body' && options !== 'raw'
-    ? { ...options, exclude: [...(options.exclude ?? []), name] }
-    : options;
+/**
+ * A key that moves between header and body leaves the request what it was. Files that come in a field of its name are no
+ * key, and count.
+ */
+function withoutKey(options: FingerprintRules, { kind, name }: KeySource): FingerprintRules {
+  if (kind !== 'body' || options === 'raw') return options;
+  const { exclude = [] } = options;
+  return { ...options, exclude: [...exclude, name], excludeFiles: exclude };
 }
 
 /** Bytes and values are not compared in one: where a layer says `'raw'`, what wider ones say does not count, and vice versa. */
-function fingerprintOptions(layers: readonly IdempotentRouteOptions[]): RouteSettings['fingerprint'] {
-  return layers.reduce<RouteSettings['fingerprint']>((wider, { fingerprint: own }) => {
+function fingerprintOptions(layers: readonly IdempotentRouteOptions[]): FingerprintRules {
+  return layers.reduce<FingerprintRules>((wider, { fingerprint: own }) => {
     if (own === undefined || own === 'raw') return own ?? wider;
     return wider === 'raw' ? own : { ...wider, ...defined(own) };
   }, {});

@@ -345,6 +345,21 @@ export class UploadsController {
     return this.#save(body, [file]);
   }
 
+  @Post('optional-field')
+  @Idempotent({ key: { body: 'orderKey', required: false } })
+  @UseInterceptors(AnyFilesInterceptor())
+  optionalField(@Body() body: object, @UploadedFiles() files: Express.Multer.File[]): Promise<object> {
+    return this.#save(body, files);
+  }
+
+  @Post('optional-streamed')
+  @Idempotent({ key: { body: 'orderKey', required: false }, response: { maxSize: 10 } })
+  @UseInterceptors(AnyFilesInterceptor())
+  async optionalStreamed(@UploadedFiles() files: Express.Multer.File[]): Promise<StreamableFile> {
+    await this.#save({}, files);
+    return new StreamableFile(Buffer.alloc(1000, 'x'));
+  }
+
   async #save(body: object, files: readonly (Express.Multer.File | undefined)[]): Promise<object> {
     seen.runs += 1;
     const item = files.map((file) => file?.originalname ?? 'nothing').join();

@@ -103,6 +103,30 @@ describe('an upload on Express', () => {
     });
   });
 
+  describe('whose optional key is one of its fields', () => {
+    const submit = (path: string, parts: readonly Part[]): Promise<HttpResponse> =>
+      postMultipart(`${bench.app.url}/${path}`, parts, {});
+
+    it('runs unprotected where it has files only', async () => {
+      for (let run = 0; run < 2; run++)
+        expect((await submit('optional-field', [file('file', 'content')])).status).toBe(201);
+      expect(await bench.state()).toMatchObject({ orders: 2, records: 0 });
+    });
+
+    it('runs unprotected where what the handler streams is larger than a record may be', async () => {
+      const answer = await submit('optional-streamed', FORM);
+      expect([answer.status, answer.text]).toEqual([201, 'x'.repeat(1000)]);
+      expect(await bench.state()).toMatchObject({ orders: 1, records: 0 });
+    });
+
+    it('counts a file that came in a field of the name of the key', async () => {
+      const form = (content: string): Part[] => [field('orderKey', key), file('orderKey', content)];
+      expect((await submit('optional-field', form('one'))).status).toBe(201);
+      expect((await submit('optional-field', form('two'))).status).toBe(422);
+      expect(seen.runs).toBe(1);
+    });
+  });
+
   it('whose key breaks a rule is refused', async () => {
     const refusal = await postMultipart(`${bench.app.url}/keyed`, [field('orderKey', 'short'), ...FORM], {});
     expect({ status: refusal.status, body: refusal.json() }).toMatchObject({
