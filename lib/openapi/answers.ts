@@ -26,8 +26,9 @@ export function describeAnswers(swagger: Swagger, route: DescribedRoute): void {
   }
 }
 
-/** What decorators have said, or else what the plugin of the Nest CLI would say: it is silent where others have spoken. */
+/** What decorators have said of the route or its controller, or else what the plugin of the Nest CLI would say: it is silent where others have spoken. */
 function knownResponses(swagger: Swagger, route: DescribedRoute): Responses {
+  const ofController = Reflect.getMetadata(SWAGGER_RESPONSES, route.controller) as Responses | undefined;
   const responsesOf = (): Responses =>
     (Reflect.getMetadata(SWAGGER_RESPONSES, route.handler) ?? {}) as Responses;
   const plugin = (route.controller as { [PLUGIN_METADATA]?: () => Record<string, Response> })[
@@ -37,7 +38,9 @@ function knownResponses(swagger: Swagger, route: DescribedRoute): Responses {
   if (Object.keys(responsesOf()).length === 0 && described) {
     route.apply(swagger.ApiResponse({ ...described, status: described.status ?? usualStatus(route) }));
   }
-  return responsesOf();
+  const own = responsesOf();
+  const usual = Object.keys(own).length === 0 ? { [usualStatus(route)]: { description: '' } } : {};
+  return { ...usual, ...ofController, ...own };
 }
 
 /** Every answer that is recorded, with the headers that tell of it. */

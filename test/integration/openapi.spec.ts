@@ -99,6 +99,25 @@ class OrdersController {
   }
 }
 
+/** Where the controller describes what all of its routes answer. */
+@Controller('receipts')
+@ApiResponse({ status: 201, type: Receipt, description: 'A receipt' })
+@ApiResponse({ status: 422, description: 'Also mine' })
+class ReceiptsController {
+  @Post()
+  @Idempotent()
+  create(): void {
+    //
+  }
+
+  @Post('later')
+  @HttpCode(202)
+  @Idempotent()
+  later(): void {
+    //
+  }
+}
+
 const PROBLEM = {
   type: 'object',
   properties: {
@@ -235,6 +254,20 @@ describe.each(ADAPTERS)('OpenAPI (%s)', (adapter) => {
     expect(schema).toEqual({ $ref: '#/components/schemas/CreateOrder' });
   });
 
+  it('leaves what was described by hand for all routes of a controller', () => {
+    const { responses } = operation('/receipts');
+    expect(responses[201]).toMatchObject({
+      description: 'A receipt',
+      headers: { 'Idempotency-Replayed': expect.anything() },
+      content: { 'application/json': { schema: { $ref: '#/components/schemas/Receipt' } } },
+    });
+    expect(responses[422]).toEqual({ description: 'Also mine' });
+    expect(Object.keys(responses)).toEqual(['201', '400', '409', '422', '503']);
+    expect(Object.keys(operation('/receipts/later')['responses'])).toEqual([
+      ...['201', '202', '400', '409', '422', '503'],
+    ]);
+  });
+
   it('keeps what the plugin of the Nest CLI knows', () => {
     expect(operation('/orders/plugin')['responses'][201]).toMatchObject({
       headers: { 'Idempotency-Replayed': expect.anything() },
@@ -260,7 +293,7 @@ async function documentOf(adapter: Adapter, url: string): Promise<OpenAPIObject>
         TypeOrmModule.forRoot({ type: 'postgres', url, retryAttempts: 0 }),
         IdempotencyModule.forRoot({ client: sharedClient('tests'), purge: false }),
       ],
-      controllers: [OrdersController],
+      controllers: [OrdersController, ReceiptsController],
     },
     adapter === 'express' ? new ExpressAdapter() : new FastifyAdapter(),
     { logger: ['error', 'warn'] },
