@@ -1,5 +1,6 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
-import { IsInt, IsNotEmpty, IsOptional, IsPositive, IsString, Max, MaxLength } from 'class-validator';
+import { IsInt, IsNotEmpty, IsOptional, IsPositive, Max } from 'class-validator';
+import { IsText } from '../text.js';
 
 const LARGEST_INTEGER_COLUMN = 2_147_483_647;
 const LONGEST_REF = 200;
@@ -14,9 +15,8 @@ export class CreateChargeDto {
   amount!: number;
 
   @ApiProperty({ example: 'inv_88' })
-  @IsString()
+  @IsText(LONGEST_REF)
   @IsNotEmpty()
-  @MaxLength(LONGEST_REF)
   ref!: string;
 }
 
@@ -25,6 +25,6 @@ export class ListChargesDto {
   /** Default: all. */
   @ApiPropertyOptional({ example: 'inv_88' })
   @IsOptional()
-  @IsString()
+  @IsText(LONGEST_REF)
   ref?: string;
 }

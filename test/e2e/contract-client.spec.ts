@@ -72,9 +72,16 @@ describe.each(ADAPTERS)('charges, as the client contract has them, on %s', (adap
     [{ amount: 1.5, ref: 'r' }],
     [{ amount: '1', ref: 'r' }],
     [{ amount: 1 }],
+    [{ amount: 1, ref: '\u0000' }],
+    [{ amount: 1, ref: null }],
+    [{ amount: 2 ** 31, ref: 'r' }],
   ])('400 for %j, which frees the key', async (body) => {
     expect((await charge(body, key)).status).toBe(400);
     expect((await charge(CHARGE, key)).status).toBe(201);
+  });
+
+  it.each(['ref=%00', 'ref=a&ref=b', 'reference=a'])('GET /charges?%s: 400', async (query) => {
+    expect((await sample.call('GET', `/charges?${query}`)).status).toBe(400);
   });
 
   it('keeps clients apart, by X-API-Key or by a bearer token', async () => {

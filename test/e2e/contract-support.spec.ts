@@ -208,6 +208,34 @@ describe.each(ADAPTERS)('support API on %s', (adapter) => {
       }
     });
 
+    it('POST /tickets: null is as good as nothing', async () => {
+      const answer = await send('POST', '/tickets', { title: 'Need help', priority: null, tags: null });
+      expect(answer.status).toBe(201);
+      expect(answer.json()).toMatchObject({ priority: 'normal', tags: [] });
+    });
+
+    it.each([
+      [{ title: '\u0000' }],
+      [{ title: 'x'.repeat(501) }],
+      [{ tags: ['\u0000'] }],
+      [{ tags: [null] }],
+      [{ priority: 'asap' }],
+    ])('POST and PATCH refuse what no ticket can be: %j', async (fields) => {
+      expect((await send('POST', '/tickets', { ...TICKET, ...fields }, key)).status).toBe(400);
+      expect((await send('PATCH', `/tickets/${await ticketId()}`, fields, key)).status).toBe(400);
+    });
+
+    it.each(['title', 'priority', 'tags', 'status'])('PATCH cannot take the %s away', async (field) => {
+      const path = `/tickets/${await ticketId()}`;
+      expect((await send('PATCH', path, { [field]: null }, key)).status).toBe(400);
+      expect((await send('PATCH', path, {}, key)).json()).toMatchObject(TICKET);
+    });
+
+    it('a message that cannot be stored is refused', async () => {
+      const path = `/tickets/${await ticketId()}/messages`;
+      expect((await send('POST', path, { body: '\u0000' }, key)).status).toBe(400);
+    });
+
     it('knows nothing of the tickets of another client', async () => {
       const id = await ticketId();
       expect((await send('PATCH', `/tickets/${id}`, { title: 'Mine' }, key, OTHER_KEY)).status).toBe(404);

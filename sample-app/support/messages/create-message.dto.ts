@@ -1,13 +1,13 @@
 import { ApiProperty } from '@nestjs/swagger';
-import { IsNotEmpty, IsString, MaxLength } from 'class-validator';
+import { IsNotEmpty } from 'class-validator';
+import { IsText } from '../../text.js';
 
 const LONGEST_MESSAGE = 20_000;
 
 /** Body of `POST /tickets/{id}/messages`. */
 export class CreateMessageDto {
   @ApiProperty({ example: 'Thanks' })
-  @IsString()
+  @IsText(LONGEST_MESSAGE)
   @IsNotEmpty()
-  @MaxLength(LONGEST_MESSAGE)
   body!: string;
 }

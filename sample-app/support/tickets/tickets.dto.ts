@@ -1,58 +1,61 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
-import { ArrayMaxSize, IsArray, IsIn, IsNotEmpty, IsOptional, IsString, MaxLength } from 'class-validator';
+import { ArrayMaxSize, IsArray, IsIn, IsNotEmpty, IsOptional, ValidateIf } from 'class-validator';
+import { IsText } from '../../text.js';
 
 /** Urgency of a ticket, least first. */
 const PRIORITIES = ['low', 'normal', 'medium', 'high', 'urgent'];
 const STATUSES = ['open', 'pending', 'closed'];
 const LONGEST_TITLE = 500;
 const MOST_TAGS = 50;
+const LONGEST_TAG = 200;
+
+/** Other than `@IsOptional()` it lets no null pass: a ticket has all of its fields. */
+const IfNamed = (): PropertyDecorator => ValidateIf((_body, value) => value !== undefined);
 
 /** Body of `POST /tickets`. */
 export class CreateTicketDto {
   @ApiProperty({ example: 'Need help' })
-  @IsString()
+  @IsText(LONGEST_TITLE)
   @IsNotEmpty()
-  @MaxLength(LONGEST_TITLE)
   title!: string;
 
   /** Default: `normal`. */
-  @ApiPropertyOptional({ example: 'high' })
+  @ApiPropertyOptional({ type: String, nullable: true, example: 'high' })
   @IsOptional()
   @IsIn(PRIORITIES)
-  priority?: string;
+  priority?: string | null;
 
   /** Default: none. */
-  @ApiPropertyOptional({ type: [String], example: ['billing'] })
+  @ApiPropertyOptional({ type: [String], nullable: true, example: ['billing'] })
   @IsOptional()
   @IsArray()
   @ArrayMaxSize(MOST_TAGS)
-  @IsString({ each: true })
-  tags?: string[];
+  @IsText(LONGEST_TAG, { each: true })
+  tags?: string[] | null;
 }
 
 /** Body of `PATCH /tickets/{id}`: what is named is changed. */
 export class UpdateTicketDto {
   @ApiPropertyOptional({ example: 'Need help' })
-  @IsOptional()
-  @IsString()
+  @IfNamed()
+  @IsText(LONGEST_TITLE)
   @IsNotEmpty()
-  @MaxLength(LONGEST_TITLE)
   title?: string;
 
   @ApiPropertyOptional({ example: 'high' })
-  @IsOptional()
+  @IfNamed()
   @IsIn(PRIORITIES)
   priority?: string;
 
   @ApiPropertyOptional({ type: [String], example: ['billing'] })
-  @IsOptional()
+  @IfNamed()
   @IsArray()
   @ArrayMaxSize(MOST_TAGS)
-  @IsString({ each: true })
+  @IsText(LONGEST_TAG, { each: true })
   tags?: string[];
 
   @ApiPropertyOptional({ example: 'open' })
-  @IsOptional()
+  @IfNamed()
   @IsIn(STATUSES)
   status?: string;
 }

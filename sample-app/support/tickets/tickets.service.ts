@@ -14,11 +14,17 @@ export class TicketsService {
     return this.tickets.find({ where: { clientId }, order: { createdAt: 'ASC', id: 'ASC' } });
   }
 
-  async create(
-    clientId: string,
-    { title, priority = 'normal', tags = [] }: CreateTicketDto,
-  ): Promise<Ticket> {
-    return this.tickets.save(this.tickets.create({ clientId, title, priority, tags, status: 'open' }));
+  async create(clientId: string, { title, priority, tags }: CreateTicketDto): Promise<Ticket> {
+    return this.tickets.save(
+      this.tickets.create({
+        clientId,
+        title,
+        // Many clients send null for what their caller left out.
+        priority: priority ?? 'normal',
+        tags: tags ?? [],
+        status: 'open',
+      }),
+    );
   }
 
   /**
