@@ -1,6 +1,8 @@
 import { Module } from '@nestjs/common';
+import { APP_FILTER } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { AuthModule } from '../auth/auth.module.js';
+import { EnvelopeFilter } from './envelope.filter.js';
 import { Label } from './labels/label.entity.js';
 import { LabelsController } from './labels/labels.controller.js';
 import { LabelsService } from './labels/labels.service.js';
@@ -14,6 +16,6 @@ import { ShippingOrdersService } from './orders/shipping-orders.service.js';
 @Module({
   imports: [AuthModule, TypeOrmModule.forFeature([Label, Manifest, ShippingOrder])],
   controllers: [LabelsController, ManifestsController, ShippingOrdersController],
-  providers: [LabelsService, ShippingOrdersService],
+  providers: [{ provide: APP_FILTER, useClass: EnvelopeFilter }, LabelsService, ShippingOrdersService],
 })
 export class ShippingModule {}

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
-import type { HttpResponse } from '../helpers/http.js';
+import { sendRequest, type HttpResponse } from '../helpers/http.js';
 import { ADAPTERS } from '../helpers/app.js';
 import { KEY, OTHER_KEY, SECOND, startSample, UUID, type RunningSample } from './sample.fixture.js';
 
 const CONFLICT =
   '{"success":false,"error":{"code":"IDEMPOTENCY_CONFLICT","message":"Request payload differs from original request with this idempotencyKey"}}';
+const UNKNOWN = '0b8f4f0e-6f0c-4a55-9a3e-1d1f3f6a7c01';
 const ORDER = { reference: 'R-1', items: [{ sku: 'mug', quantity: 2 }] };
 
 describe.each(ADAPTERS)('shipping API on %s', (adapter) => {
@@ -260,6 +261,56 @@ describe.each(ADAPTERS)('shipping API on %s', (adapter) => {
         }
       },
     );
+
+    it.each([
+      ['no JSON', 400, 'BAD_REQUEST', '{"idempotencyKey":'],
+      ['too large', 413, 'PAYLOAD_TOO_LARGE', JSON.stringify({ ...ORDER, reference: 'x'.repeat(2 ** 21) })],
+    ])('a body that is %s, which no controller sees: %i', async (_, status, code, body) => {
+      const headers = { ...KEY, 'Content-Type': 'application/json' };
+      const answer = await sendRequest(`${sample.url}/api/v1/orders/create`, {
+        method: 'POST',
+        headers,
+        body,
+      });
+      expectError(answer, status, code, expect.any(String));
+    });
+
+    it.each(['orders/create/nothing', 'manifests', 'labels/7'])('no such operation: %s', async (path) => {
+      expectError(await post(path, {}), 404, 'NOT_FOUND', `Cannot POST /api/v1/${path}`);
+    });
+
+    it('an error that nobody foresaw, which frees the key', async () => {
+      await sample.database.query('ALTER TABLE shipping_orders RENAME TO away');
+      sample.app.useLogger(false);
+      const answer = await create();
+      sample.app.useLogger(['error']);
+      await sample.database.query('ALTER TABLE away RENAME TO shipping_orders');
+      expectError(answer, 500, 'INTERNAL_SERVER_ERROR', 'Internal server error');
+      expect((await create()).status).toBe(201);
+    });
+
+    it('not those of the API beside it', async () => {
+      const answer = await sample.call('POST', '/api/v1/orders', {}, KEY);
+      expect(answer.json()).toMatchObject({ statusCode: 401, error: 'Unauthorized' });
+    });
+
+    const item = (own: object): object => ({ items: [{ sku: 'mug', quantity: 1, ...own }] });
+    it.each([
+      ['orders/create', 'reference', { ...ORDER, reference: 'R\u0000' }],
+      ['orders/create', 'reference', { ...ORDER, reference: 'R'.repeat(201) }],
+      ['orders/create', 'sku', { ...ORDER, ...item({ sku: '\u0000' }) }],
+      ['orders/create', 'sku', { ...ORDER, ...item({ sku: '\ud800' }) }],
+      ['orders/create', 'quantity', { ...ORDER, ...item({ quantity: 1e300 }) }],
+      ['orders/create', 'items', { ...ORDER, items: [null] }],
+      ['orders/create', 'items', { ...ORDER, items: Array(101).fill(ORDER.items[0]) }],
+      ['orders/void', 'orderId', { orderId: '7' }],
+      ['manifests/submit', 'orderIds', { orderIds: [UNKNOWN, UNKNOWN.toUpperCase()] }],
+      ['manifests/submit', 'orderIds', { orderIds: [null] }],
+      ['labels/%00/reprint', 'id', {}],
+    ])('what cannot be kept, or makes no sense, is no 500: %s with another %s', async (path, field, body) => {
+      const answer = await post(path, { idempotencyKey, ...body });
+      expectError(answer, 400, 'BAD_REQUEST', expect.stringContaining(field));
+    });
 
     it('a body that is not valid frees its key', async () => {
       expectError(await create({ items: [] }), 400, 'BAD_REQUEST', expect.stringContaining('items'));

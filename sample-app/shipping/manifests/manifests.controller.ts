@@ -1,11 +1,10 @@
-import { Body, Controller, Post, UseFilters, UseGuards } from '@nestjs/common';
+import { Body, Controller, Post, UseGuards } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
 import { InjectRepository } from '@nestjs/typeorm';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { Repository } from 'typeorm';
 import { ApiKeyGuard } from '../../auth/api-key.guard.js';
 import { ClientId } from '../../auth/client-id.decorator.js';
-import { EnvelopeFilter } from '../envelope.filter.js';
 import { success, type Envelope } from '../envelope.js';
 import { ShippingOrdersService } from '../orders/shipping-orders.service.js';
 import { SHIPPING_IDEMPOTENCY } from '../shipping.idempotency.js';
@@ -16,7 +15,6 @@ import { SubmitManifestDto } from './submit-manifest.dto.js';
 @ApiTags('shipping')
 @Controller('api/v1/manifests')
 @UseGuards(ApiKeyGuard)
-@UseFilters(EnvelopeFilter)
 export class ManifestsController {
   constructor(
     @InjectRepository(Manifest) private readonly manifests: Repository<Manifest>,

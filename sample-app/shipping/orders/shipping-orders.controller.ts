@@ -1,9 +1,8 @@
-import { Body, Controller, Get, HttpCode, Post, UseFilters, UseGuards } from '@nestjs/common';
+import { Body, Controller, Get, HttpCode, Post, UseGuards } from '@nestjs/common';
 import { ApiTags } from '@nestjs/swagger';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { ApiKeyGuard } from '../../auth/api-key.guard.js';
 import { ClientId } from '../../auth/client-id.decorator.js';
-import { EnvelopeFilter } from '../envelope.filter.js';
 import { success, type Envelope } from '../envelope.js';
 import { SHIPPING_IDEMPOTENCY } from '../shipping.idempotency.js';
 import type { ShippingOrder } from './shipping-order.entity.js';
@@ -16,7 +15,6 @@ type OrderData = Pick<ShippingOrder, 'id' | 'reference' | 'status'>;
 @ApiTags('shipping')
 @Controller('api/v1/orders')
 @UseGuards(ApiKeyGuard)
-@UseFilters(EnvelopeFilter)
 export class ShippingOrdersController {
   constructor(private readonly orders: ShippingOrdersService) {}
 
