@@ -11,6 +11,7 @@ import { Payout } from './payouts/payout.entity.js';
 import { PayoutsController } from './payouts/payouts.controller.js';
 import { PayoutsService } from './payouts/payouts.service.js';
 import { Product } from './products/product.entity.js';
+import { ProductsService } from './products/products.service.js';
 import { WalletController } from './wallet/wallet.controller.js';
 import { Wallet } from './wallet/wallet.entity.js';
 import { WalletService } from './wallet/wallet.service.js';
@@ -19,6 +20,6 @@ import { WalletService } from './wallet/wallet.service.js';
 @Module({
   imports: [AuthModule, TypeOrmModule.forFeature([CartItem, Order, Payout, Product, Wallet])],
   controllers: [CartController, OrdersController, PayoutsController, WalletController],
-  providers: [CartService, OrdersService, PayoutsService, WalletService],
+  providers: [CartService, OrdersService, PayoutsService, ProductsService, WalletService],
 })
 export class RewardsModule {}

@@ -438,6 +438,7 @@ describe.each(ADAPTERS)('rewards API on %s', (adapter) => {
       ['the same thing twice', 400, [ORDER, { ...ORDER, quantity: 1 }]],
       ['nothing that could be ordered', 400, [null]],
       ['a product that there is not', 404, [{ ...ORDER, product_id: 124 }]],
+      ['a denomination that there is not', 400, [{ ...ORDER, denomination: 26 }]],
     ])('takes no %s: %i', async (_, status, items) => {
       expect((await client.put(CART, { items })).status).toBe(status);
       expect(await contents()).toEqual({ items: CART_ITEMS });

@@ -1,10 +1,10 @@
-import { ConflictException, Injectable, NotFoundException } from '@nestjs/common';
+import { ConflictException, Injectable } from '@nestjs/common';
 import { InjectRepository } from '@nestjs/typeorm';
-import { In, Repository } from 'typeorm';
+import { Repository } from 'typeorm';
 import type { CreateOrderDto } from '../orders/create-order.dto.js';
 import type { Order } from '../orders/order.entity.js';
 import { OrdersService } from '../orders/orders.service.js';
-import { Product } from '../products/product.entity.js';
+import { ProductsService } from '../products/products.service.js';
 import { CartItem } from './cart-item.entity.js';
 
 /** Keeps carts, and turns them into orders. */
@@ -12,7 +12,7 @@ import { CartItem } from './cart-item.entity.js';
 export class CartService {
   constructor(
     @InjectRepository(CartItem) private readonly items: Repository<CartItem>,
-    @InjectRepository(Product) private readonly products: Repository<Product>,
+    private readonly products: ProductsService,
     private readonly orders: OrdersService,
   ) {}
 
@@ -29,10 +29,7 @@ export class CartService {
 
   /** Puts these things, and nothing else, into the client's cart. */
   async replace(clientId: string, contents: readonly CreateOrderDto[]): Promise<void> {
-    const ids = contents.map(({ product_id: id }) => id);
-    const known = new Set((await this.products.findBy({ id: In(ids) })).map(({ id }) => id));
-    const unknown = ids.find((id) => !known.has(id));
-    if (unknown !== undefined) throw new NotFoundException(`There is no product ${unknown}`);
+    await this.products.requireAll(contents);
     await this.items.manager.transaction(async (manager) => {
       await manager.delete(CartItem, { clientId });
       const items = contents.map(({ product_id: productId, denomination, quantity }) => {
@@ -49,9 +46,7 @@ export class CartService {
   async checkout(clientId: string, named?: readonly CreateOrderDto[]): Promise<Order[]> {
     const contents = named ?? (await this.#empty(clientId));
     if (contents.length === 0) throw new ConflictException('The cart is empty');
-    const orders: Order[] = [];
-    for (const item of contents) orders.push(await this.orders.create(clientId, item));
-    return orders;
+    return this.orders.createAll(clientId, contents);
   }
 
   /** Reads by deleting, so that two checkouts at once cannot both order the same things. */

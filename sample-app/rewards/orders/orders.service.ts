@@ -1,8 +1,8 @@
-import { BadRequestException, Injectable, NotFoundException } from '@nestjs/common';
+import { Injectable } from '@nestjs/common';
 import { InjectRepository } from '@nestjs/typeorm';
 import { Repository } from 'typeorm';
-import { multiplyMoney } from '../money.js';
-import { Product } from '../products/product.entity.js';
+import { multiplyMoney, sumMoney } from '../money.js';
+import { ProductsService } from '../products/products.service.js';
 import { WalletService } from '../wallet/wallet.service.js';
 import type { CreateOrderDto } from './create-order.dto.js';
 import { Order } from './order.entity.js';
@@ -12,7 +12,7 @@ import { Order } from './order.entity.js';
 export class OrdersService {
   constructor(
     @InjectRepository(Order) private readonly orders: Repository<Order>,
-    @InjectRepository(Product) private readonly products: Repository<Product>,
+    private readonly products: ProductsService,
     private readonly wallets: WalletService,
   ) {}
 
@@ -25,24 +25,23 @@ export class OrdersService {
    * Creates an order, and pays for it out of the client's wallet. When that fails, the caller's transaction is
    * what takes the order back.
    */
-  async create(clientId: string, { product_id, denomination, quantity }: CreateOrderDto): Promise<Order> {
-    const product = await this.products.findOneBy({ id: product_id });
-    if (product === null) throw new NotFoundException(`There is no product ${product_id}`);
-    if (!product.denominations.includes(denomination)) {
-      throw new BadRequestException(`Product ${product_id} comes in ${product.denominations.join(', ')}`);
-    }
-    const total = multiplyMoney(denomination, quantity);
-    const order = await this.orders.save(
-      this.orders.create({
-        clientId,
-        productId: product_id,
-        denomination,
-        quantity,
-        total,
-        status: 'completed',
-      }),
-    );
-    await this.wallets.charge(clientId, total);
+  async create(clientId: string, item: CreateOrderDto): Promise<Order> {
+    await this.products.requireAll([item]);
+    const order = await this.orders.save(this.#order(clientId, item));
+    await this.wallets.charge(clientId, order.total);
     return order;
+  }
+
+  /** The same for several things at once: all of them or none. */
+  async createAll(clientId: string, items: readonly CreateOrderDto[]): Promise<Order[]> {
+    await this.products.requireAll(items);
+    const orders = await this.orders.save(items.map((item) => this.#order(clientId, item)));
+    await this.wallets.charge(clientId, sumMoney(orders.map(({ total }) => total)));
+    return orders;
+  }
+
+  #order(clientId: string, { product_id: productId, denomination, quantity }: CreateOrderDto): Order {
+    const total = multiplyMoney(denomination, quantity);
+    return this.orders.create({ clientId, productId, denomination, quantity, total, status: 'completed' });
   }
 }
