@@ -25,7 +25,7 @@ export class WebhooksController {
   @HttpCode(200)
   @Idempotent({
     client: sharedClient('stripe'),
-    key: { from: ({ body }: WebhookRequest) => body.id, maxLength: 255 },
+    key: { from: ({ body }: { body: Partial<PaymentEvent> | null }) => body?.id, maxLength: 255 },
     // It counts down from one delivery to the next.
     fingerprint: { exclude: ['pending_webhooks'] },
   })

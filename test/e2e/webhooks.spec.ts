@@ -88,6 +88,10 @@ describe.each(ADAPTERS)('webhooks of the sample application on %s', (adapter) =>
     expect(await tickets()).toEqual([]);
   });
 
+  it.each(['{}', '[]', '{"id":7}', 'null', '7', '"evt_1"'])('a signed %s is no event', async (body) => {
+    expect((await deliver(body)).status).toBe(400);
+  });
+
   describe('the signature is over the bytes', () => {
     it('of another spelling of the same JSON it is worth nothing', async () => {
       const signature = signWebhook(JSON.stringify(event), SECRET, now());
