@@ -56,10 +56,15 @@ export class ProblemWriter {
     const { status, body, contentType, headers: own } = this.problem(error);
     return {
       status,
-      headers: { ...headers, ...own, 'content-type': `${contentType}; charset=utf-8` },
+      headers: { ...headers, ...own, 'content-type': inUtf8(contentType) },
       body: Buffer.from(JSON.stringify(body)),
     };
   }
+}
+
+/** The media type of a text that is sent as UTF-8, whether it says so already or not. */
+function inUtf8(contentType: string): string {
+  return /;\s*charset=/i.test(contentType) ? contentType : `${contentType}; charset=utf-8`;
 }
 
 /** Whatever the types say, a formatter may be asynchronous; what it rejects with must not end the process. */
@@ -121,6 +126,6 @@ export async function completeRejection(
   const proposed = Buffer.from(JSON.stringify(body));
   const written = await inIdentityCoding(held, proposed.length);
   const isUnchanged = written?.body.equals(proposed) === true;
-  const type = isUnchanged ? { 'content-type': `${contentType}; charset=utf-8` } : {};
+  const type = isUnchanged ? { 'content-type': inUtf8(contentType) } : {};
   return { ...held, headers: { ...held.headers, ...headers, ...type } };
 }

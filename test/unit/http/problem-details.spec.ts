@@ -74,4 +74,10 @@ describe('ProblemWriter', () => {
     });
     expect(JSON.parse(body.toString())).toEqual({ failed: 'IDEMPOTENCY_IN_PROGRESS' });
   });
+
+  it('says the character set once', () => {
+    const format: ErrorFormatter = () => ({ body: {}, contentType: 'application/json; charset=utf-8' });
+    const { headers } = new ProblemWriter('https://example.com/errors', format).answer(ERROR, {});
+    expect(headers['content-type']).toBe('application/json; charset=utf-8');
+  });
 });
