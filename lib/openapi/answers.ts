@@ -138,15 +138,22 @@ function oneSchema(schemas: readonly Schema[]): Schema {
   return distinct.length === 1 && distinct[0] ? distinct[0] : { oneOf: distinct };
 }
 
-/** The shape of a value. What a formatter leaves undefined is not sent. */
-function schemaOf(value: unknown): Schema {
-  if (typeof value !== 'object' || value === null) {
-    return { type: Number.isInteger(value) ? 'integer' : typeof value };
+/** The shape of a body as it is sent. */
+function schemaOf(body: object): Schema {
+  return shapeOf(JSON.parse(JSON.stringify(body)));
+}
+
+function shapeOf(value: unknown): Schema {
+  // Nothing is known of what else could be there.
+  if (value === null) return {};
+  if (Array.isArray(value)) {
+    return { type: 'array', items: value.length > 0 ? oneSchema(value.map(shapeOf)) : {} };
   }
-  const members = Object.entries(value).filter(([, member]) => member !== undefined);
+  if (typeof value !== 'object') return { type: Number.isInteger(value) ? 'integer' : typeof value };
+  const members = Object.entries(value);
   return {
     type: 'object',
-    properties: Object.fromEntries(members.map(([name, member]) => [name, schemaOf(member)])),
+    properties: Object.fromEntries(members.map(([name, member]) => [name, shapeOf(member)])),
     required: members.map(([name]) => name),
   };
 }

@@ -118,6 +118,26 @@ class ReceiptsController {
   }
 }
 
+/** A value that is sent as something else than it holds. */
+class Moment {
+  readonly self = this;
+
+  toJSON(): string {
+    return 'now';
+  }
+}
+
+@Controller('listed')
+class ListedController {
+  @Post()
+  @Idempotent({
+    errors: ({ code }) => ({ body: { errors: [{ code }], causes: [], at: new Moment(), more: null } }),
+  })
+  create(): void {
+    //
+  }
+}
+
 const PROBLEM = {
   type: 'object',
   properties: {
@@ -227,6 +247,22 @@ describe.each(ADAPTERS)('OpenAPI (%s)', (adapter) => {
     ).toEqual(['IDEMPOTENCY_IN_PROGRESS', 'IDEMPOTENCY_OUTCOME_UNRESOLVED', 'IDEMPOTENCY_RESPONSE_NOT_KEPT']);
   });
 
+  it('the errors of a formatter as they are sent, lists included', () => {
+    expect(operation('/listed')['responses'][422].content['application/json'].schema).toEqual({
+      type: 'object',
+      properties: {
+        errors: {
+          type: 'array',
+          items: { type: 'object', properties: { code: { type: 'string' } }, required: ['code'] },
+        },
+        causes: { type: 'array', items: {} },
+        at: { type: 'string' },
+        more: {},
+      },
+      required: ['errors', 'causes', 'at', 'more'],
+    });
+  });
+
   it('the three response headers, as the route names them', () => {
     expect(operation('/orders')['responses'][201].headers).toEqual({
       'Idempotency-Key': expect.objectContaining({ schema: { type: 'string' } }),
@@ -293,7 +329,7 @@ async function documentOf(adapter: Adapter, url: string): Promise<OpenAPIObject>
         TypeOrmModule.forRoot({ type: 'postgres', url, retryAttempts: 0 }),
         IdempotencyModule.forRoot({ client: sharedClient('tests'), purge: false }),
       ],
-      controllers: [OrdersController, ReceiptsController],
+      controllers: [OrdersController, ReceiptsController, ListedController],
     },
     adapter === 'express' ? new ExpressAdapter() : new FastifyAdapter(),
     { logger: ['error', 'warn'] },
