@@ -1,15 +1,14 @@
 /*
- * Mutation testing of the code that decides: claim, finish, fence, fingerprint, recorder. What came of it is in
- * docs/mutation-testing.md. `npm run test:mutation` takes about an hour on two cores that have nothing else to do;
- * `npm run test:mutation -- --mutate lib/core/fingerprint.ts` takes a minute. PostgreSQL is started once for each of the
+ * Mutation testing of the code that decides: claim, finish, fingerprint, recorder. What came of it is in
+ * docs/mutation-testing.md. `npm run test:mutation` may take an hour on two cores;
+ * `npm run test:mutation -- --mutate lib/core/fingerprint.ts` takes a minute or two. PostgreSQL is started once for each of the
  * two processes, or is the one that DATABASE_URL names.
  */
 export default {
   mutate: [
     'lib/core/{fingerprint,canonical-json,disposition,engine}.ts',
     'lib/http/{response-recorder,header-policy,held-body}.ts',
-    'lib/postgres/{claim-statement,transaction-claims,claimed-transaction}.ts',
-    'lib/postgres/{fenced-transaction,lease-claims,lease-execution,lease-statements}.ts',
+    'lib/postgres/{claim-statement,claimed-transaction}.ts',
   ],
   plugins: [
     '@stryker-mutator/jest-runner',
@@ -30,5 +29,5 @@ export default {
   reporters: ['clear-text', 'progress', 'json'],
   clearTextReporter: { logTests: false, reportTests: false },
   jsonReporter: { fileName: 'reports/mutation.json' },
-  thresholds: { high: 95, low: 90, break: 85 },
+  thresholds: { high: 95, low: 90, break: 93 },
 };

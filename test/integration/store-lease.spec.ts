@@ -333,6 +333,31 @@ describe('the store in lease mode', () => {
       await execution.release();
     });
 
+    it('is no part of that of another execution it is begun in', async () => {
+      const execution = await begun();
+      const other = await begun({ identity: { client: 'c', endpoint: 'e', key: 'other' } });
+      const failing = fenced(execution, async () => {
+        await bench.note('a');
+        await ownOf(other).transaction(() => bench.note('b'));
+        throw new Error('undo the outer one');
+      });
+      await expect(failing).rejects.toThrow('undo the outer one');
+      expect(await bench.notes()).toEqual(['b']);
+      await execution.release();
+      await other.release();
+    });
+
+    it('takes in a nested one that asks for no more than it has', async () => {
+      const execution = await begun();
+      await fenced(execution, async () => {
+        await bench.dataSource.transaction('READ COMMITTED', () => bench.note('a'));
+        const stricter = bench.dataSource.transaction('SERIALIZABLE', () => bench.note('b'));
+        await expect(stricter).rejects.toThrow();
+      });
+      expect(await bench.notes()).toEqual(['a']);
+      await execution.release();
+    });
+
     it('is undone when its work throws, which is thrown on', async () => {
       const execution = await begun();
       const own = new Error('of the work');

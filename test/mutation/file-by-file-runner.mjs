@@ -54,7 +54,7 @@ class FileByFileRunner {
   async mutantRun(options) {
     this.#coverage ??= JSON.parse(await readFile(COVERAGE, 'utf8'));
     let nrOfTests = 0;
-    for (const file of this.#filesFor(options.activeMutant.id)) {
+    for (const file of this.#filesFor(options)) {
       this.#jest.run = (settings) =>
         this.#run({ ...settings, testFiles: [file], fileNamesUnderTest: undefined });
       const result = asKilled(await this.#jest.mutantRun(options));
@@ -67,10 +67,10 @@ class FileByFileRunner {
     return { status: 'survived', nrOfTests };
   }
 
-  /** What only modules execute while they are loaded is left to the unit tests, all of which load what they test. */
-  #filesFor(mutantId) {
+  /** What is executed while modules are loaded is no single test's: all unit tests are asked, which load what they test. */
+  #filesFor({ activeMutant, testFilter }) {
     const { cost, units, perMutant } = this.#coverage;
-    const files = perMutant[mutantId] ?? units;
+    const files = [...new Set([...(perMutant[activeMutant.id] ?? []), ...(testFilter ? [] : units)])];
     const rank = (file) => (this.#lately.includes(file) ? 0 : cost[file]);
     return files.toSorted((a, b) => rank(a) - rank(b));
   }
