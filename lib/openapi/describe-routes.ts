@@ -1,3 +1,4 @@
+import { Logger } from '@nestjs/common';
 import type { ModulesContainer } from '@nestjs/core';
 import { protectedRoutes, type ProtectedRoute } from '../http/protected-routes.js';
 import { routeSettings } from '../http/route-settings.js';
@@ -26,7 +27,14 @@ export async function describeRoutes(
   for (const route of routes) {
     if (described.has(route.handler) || !isValid(route)) continue;
     described.add(route.handler);
-    describe(swagger, route, options);
+    try {
+      describe(swagger, route, options);
+    } catch (error) {
+      // Documentation must not keep an application from starting.
+      new Logger('Idempotency').warn(
+        `${route.controller.name}.${route.name} cannot be described: ${String(error)}`,
+      );
+    }
   }
 }
 

@@ -15,8 +15,9 @@ import { TypeOrmModule } from '@nestjs/typeorm';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { Idempotent, IdempotencyModule, sharedClient } from 'nestjs-pg-idempotency';
-import { ADAPTERS, type Adapter } from '../helpers/app.js';
+import { ADAPTERS, startApp, type Adapter } from '../helpers/app.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
+import { postJson } from '../helpers/http.js';
 
 class CreateOrder {
   @ApiProperty()
@@ -315,6 +316,33 @@ describe.each(ADAPTERS)('OpenAPI (%s)', (adapter) => {
     expect(operation('/orders', 'get')['parameters']).toEqual([]);
     expect(Object.keys(operation('/orders', 'get')['responses'])).toEqual(['200']);
   });
+});
+
+/** As the plugin makes it of a file that is not there any more. */
+@Controller('lost')
+class LostController {
+  static _OPENAPI_METADATA_FACTORY(): object {
+    throw new Error('no such file');
+  }
+
+  @Post()
+  @Idempotent()
+  create(): void {
+    //
+  }
+}
+
+it('an application starts although one of its routes cannot be described', async () => {
+  const database = await createTestDatabase();
+  const app = await startApp({
+    adapter: 'express',
+    databaseUrl: database.url,
+    controllers: [LostController],
+  });
+  const answer = await postJson(`${app.url}/lost`, {}, { 'Idempotency-Key': 'started' });
+  expect(answer.status).toBe(201);
+  await app.close();
+  await database.drop();
 });
 
 @Module({})
