@@ -286,7 +286,12 @@ describe('the store in transaction mode', () => {
     it('finds what was recorded', async () => {
       const execution = await bench.execution(TRANSACTION);
       await execution.complete(RESPONSE, 'returned');
-      const record = { fingerprint: Buffer.of(1, 2), formatVersion: 1, createdAt: execution.createdAt };
+      const record = {
+        fingerprint: Buffer.of(1, 2),
+        formatVersion: 1,
+        status: 'completed',
+        createdAt: execution.createdAt,
+      };
       expect(await bench.claim(TRANSACTION, { fingerprint: Buffer.of(3) })).toEqual({
         kind: 'recorded',
         record: { ...record, response: RESPONSE },
