@@ -48,10 +48,10 @@ export function checkKey(key: string, rules: KeyRules): KeyReading {
   const { minLength, maxLength, pattern } = rules;
   const name = subject(rules.source);
   if (key.length < minLength) {
-    return refuse('IDEMPOTENCY_KEY_TOO_SHORT', `${name} must be at least ${minLength} characters.`, rules);
+    return refuse('IDEMPOTENCY_KEY_TOO_SHORT', `${name} must be at least ${characters(minLength)}.`, rules);
   }
   if (key.length > maxLength) {
-    return refuse('IDEMPOTENCY_KEY_TOO_LONG', `${name} must be at most ${maxLength} characters.`, rules);
+    return refuse('IDEMPOTENCY_KEY_TOO_LONG', `${name} must be at most ${characters(maxLength)}.`, rules);
   }
   if (!pattern.test(key) || !isStorableText(key, MAX_IDENTITY_BYTES.key)) {
     return refuse('IDEMPOTENCY_KEY_MALFORMED', `${name} contains characters that are not allowed.`, rules);
@@ -65,6 +65,10 @@ const QUOTED = /^"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"$/;
 function unquote(value: string): string | undefined {
   if (!value.startsWith('"')) return value;
   return QUOTED.test(value) ? value.slice(1, -1).replace(/\\(["\\])/g, '$1') : undefined;
+}
+
+function characters(count: number): string {
+  return count === 1 ? '1 character' : `${count} characters`;
 }
 
 /** How a sentence about the key begins. */

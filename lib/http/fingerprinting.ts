@@ -25,6 +25,9 @@ const REMEDIES = {
   unknown:
     'The server keeps the files of this upload where their content cannot be compared. On the server, set ' +
     '`fingerprint.compute` on the route, for example to the checksums that the storage gives.',
+  uncanonical:
+    'The parsed body is nested deeper than 1000 levels, or holds values that JSON does not have. Send a plainer body; on the ' +
+    'server, set `fingerprint.compute` on the route.',
 } as const;
 
 /** Whether what a request asks for can only be said when an upload interceptor has read it. */
@@ -51,14 +54,14 @@ export async function fingerprintOf(
     const files = await digestsOf(upload.files);
     if (!files) return unfingerprintable('unknown');
     const body = { kind: 'multipart', fields: upload.fields, files } as const;
-    return fingerprint(inputWith(exchange, body), exclude, excludeFiles) ?? unfingerprintable();
+    return fingerprint(inputWith(exchange, body), exclude, excludeFiles) ?? unfingerprintable('uncanonical');
   }
   const input = fingerprintInput(exchange);
-  return (input && fingerprint(input, exclude)) ?? unfingerprintable();
+  return input ? (fingerprint(input, exclude) ?? unfingerprintable('uncanonical')) : unfingerprintable();
 }
 
 function fingerprintWith(exchange: Exchange, body: FingerprintBody): Buffer | IdempotencyError {
-  return fingerprint(inputWith(exchange, body)) ?? unfingerprintable();
+  return fingerprint(inputWith(exchange, body)) ?? unfingerprintable('uncanonical');
 }
 
 function unfingerprintable(reason?: keyof typeof REMEDIES): IdempotencyError {

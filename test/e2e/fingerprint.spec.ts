@@ -302,6 +302,10 @@ describe.each(ADAPTERS)('the fingerprint (%s)', (adapter) => {
     const levels = 2_000;
     await expectRefused({ body: `${'['.repeat(levels)}${']'.repeat(levels)}` });
     await expectRefused({ body: `${'{"a":'.repeat(levels)}1${'}'.repeat(levels)}` });
+    const refusal = await send({ body: `${'['.repeat(levels)}${']'.repeat(levels)}` });
+    expect(refusal.json()).toMatchObject({
+      detail: expect.stringContaining('nested deeper than 1000 levels'),
+    });
     expect((await send({ body: '{"a":1}' })).status).toBe(201);
   });
 });

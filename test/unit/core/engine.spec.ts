@@ -306,7 +306,7 @@ describe('time', () => {
     await engine.decide(CLAIM, REJECT);
     const advised = async (): Promise<unknown> => {
       const decision = await engine.decide(CLAIM, REJECT);
-      return decision.kind === 'reject' && decision.error.retryAfter;
+      return decision.kind === 'reject' && 'retryAfter' in decision.error && decision.error.retryAfter;
     };
     jest.advanceTimersByTime(20_000);
     expect(await advised()).toBe(20);
