@@ -48,7 +48,7 @@ describe.each(ADAPTERS)('a network that falls silent inside a fenced transaction
       poolSize: 2,
       idempotency: { acquireTimeout: '500ms' },
       // As docs/operations.md advises: the pool itself would wait for a new connection for ever.
-      typeorm: { connectTimeoutMS: 500 },
+      typeorm: { connectTimeoutMS: 2_000 },
     });
     inside = deferred();
   });
