@@ -132,4 +132,13 @@ describe('LeaseExecution', () => {
     });
     explaining.abandon();
   });
+
+  it('does not abort what has been recorded when it is given up afterwards', async () => {
+    const completed = execution(60_000, { complete: async () => true });
+    completed.enterHandler();
+    const { signal } = completed.execution;
+    await completed.complete({ status: 201, headers: [], body: Buffer.alloc(0) }, 'returned');
+    await completed.giveUp('unsettled');
+    expect(signal.aborted).toBe(false);
+  });
 });
