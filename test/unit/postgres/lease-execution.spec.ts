@@ -133,12 +133,16 @@ describe('LeaseExecution', () => {
     explaining.abandon();
   });
 
-  it('does not abort what has been recorded when it is given up afterwards', async () => {
-    const completed = execution(60_000, { complete: async () => true });
+  it('neither aborts nor ends what has been recorded when it is given up afterwards', async () => {
+    let lapses = 0;
+    const completed = execution(60_000, {
+      complete: async () => true,
+      lapse: async () => ++lapses > 0,
+    });
     completed.enterHandler();
     const { signal } = completed.execution;
     await completed.complete({ status: 201, headers: [], body: Buffer.alloc(0) }, 'returned');
     await completed.giveUp('unsettled');
-    expect(signal.aborted).toBe(false);
+    expect({ aborted: signal.aborted, lapses }).toEqual({ aborted: false, lapses: 0 });
   });
 });
