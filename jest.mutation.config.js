@@ -11,7 +11,7 @@ export default {
   ...config,
   testMatch: [
     '<rootDir>/test/unit/{core,http,postgres}/*.spec.ts',
-    '<rootDir>/test/integration/store-{transaction,lease}.spec.ts',
+    '<rootDir>/test/integration/{store-{transaction,lease},fenced-transaction}.spec.ts',
     '<rootDir>/test/faults/lost-acknowledgement.spec.ts',
   ],
   testEnvironment: fileURLToPath(import.meta.resolve('./test/mutation/first-failure-environment.cjs')),

@@ -53,7 +53,7 @@ export async function fencedTransaction<T>(
   try {
     await transaction.announce();
     const result = await transaction.run(() => {
-      const runner = dataSource.createQueryRunner('master');
+      const runner = dataSource.createQueryRunner();
       return work(runner.manager);
     });
     await transaction.keepAndClose();
