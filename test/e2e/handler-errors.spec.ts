@@ -63,16 +63,22 @@ class UploadController {
   }
 }
 
+/** What body parsers throw on Express, which NestJS 11 hands on as it is. */
+interface HttpError extends Error {
+  readonly statusCode: number;
+}
+
 /** Makes no two answers alike, as request ids and times do. */
 class StampingFilter implements ExceptionFilter {
   #answers = 0;
 
-  catch(exception: HttpException, host: ArgumentsHost): void {
+  catch(exception: HttpException | HttpError, host: ArgumentsHost): void {
     const response = host.switchToHttp().getResponse<{
       status(code: number): { header(name: string, value: string): { send(body: unknown): void } };
     }>();
     const body = { message: exception.message, answer: ++this.#answers };
-    response.status(exception.getStatus()).header('X-Answer', String(this.#answers)).send(body);
+    const status = 'statusCode' in exception ? exception.statusCode : exception.getStatus();
+    response.status(status).header('X-Answer', String(this.#answers)).send(body);
   }
 }
 

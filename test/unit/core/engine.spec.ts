@@ -254,7 +254,7 @@ describe('duplicates of another process', () => {
 
   it('look a last time when the wait is over', async () => {
     const store = storeOf({ kind: 'in-progress' }, { kind: 'recorded', record: RECORD });
-    expect(await engineOn(store).engine.decide(CLAIM, { ...WAIT, wait: 5 })).toMatchObject({
+    expect(await engineOn(store).engine.decide(CLAIM, { ...WAIT, wait: 15 })).toMatchObject({
       kind: 'replay',
     });
     expect(store.claims).toBe(2);
