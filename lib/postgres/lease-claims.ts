@@ -36,6 +36,8 @@ interface Sending {
   readonly token: string;
   /** When it was first sent, by the monotonic clock. */
   sentAt: number | undefined;
+  /** How often it was sent. */
+  copies: number;
 }
 
 /** Claims that are committed before the handler runs, and hold for as long as their owner extends them. */
@@ -103,6 +105,7 @@ export class LeaseClaims {
     const deadline = performance.now() + this.options.acquireTimeout;
     const send = (connection: PooledConnection): Promise<T> => {
       sending.sentAt ??= performance.now();
+      sending.copies += 1;
       return work(connection);
     };
     try {
@@ -112,7 +115,7 @@ export class LeaseClaims {
         const until = performance.now() + FORGETTING;
         const { dataSource } = this.options;
         const isWorthwhile = (): boolean => dataSource.isInitialized && performance.now() < until;
-        void takeBack(() => undo(this.#owner(sending), isWorthwhile), isWorthwhile);
+        void takeBack(sending.copies, () => undo(this.#owner(sending), isWorthwhile), isWorthwhile);
       }
       throw error;
     }
@@ -130,10 +133,18 @@ export class LeaseClaims {
   }
 }
 
-/** The claim may still be on its way, in the buffers of a network that was silent, and arrive after it was taken back. */
-async function takeBack(undo: () => Promise<boolean>, isWorthwhile: () => boolean): Promise<void> {
-  while (isWorthwhile() && !(await undo().catch(() => false))) {
-    await delay(TAKING_BACK_PAUSE, undefined, { ref: false });
+/**
+ * The claim may still be on its way, in the buffers of a network that was silent, and arrive after it was taken back. Each
+ * of its copies may: one that finds the identity free again claims it once more.
+ */
+async function takeBack(
+  copies: number,
+  undo: () => Promise<boolean>,
+  isWorthwhile: () => boolean,
+): Promise<void> {
+  for (let found = 0; found < copies && isWorthwhile();) {
+    if (await undo().catch(() => false)) found += 1;
+    else await delay(TAKING_BACK_PAUSE, undefined, { ref: false });
   }
 }
 
@@ -146,7 +157,7 @@ function isUnavailable(error: unknown): boolean {
 }
 
 function sendingOf(claim: Claim): Sending {
-  return { claim, token: randomUUID(), sentAt: undefined };
+  return { claim, token: randomUUID(), sentAt: undefined, copies: 0 };
 }
 
 /** @throws IdempotencyFailure when the store cannot say. */

@@ -456,6 +456,28 @@ describe('a store whose database is silent', () => {
     await execution.release();
   });
 
+  it('takes back each copy of a claim that nobody heard of', async () => {
+    // As a copy does that arrives when the first was taken back already.
+    await bench.database.query(
+      `CREATE FUNCTION arrive() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN DROP TRIGGER arrive ON idempotency_records; INSERT INTO idempotency_records SELECT OLD.*; RETURN NULL; END $$`,
+    );
+    const rival = new Client({ connectionString: bench.database.url });
+    await rival.connect();
+    await rival.query('BEGIN');
+    await rival.query(
+      'CREATE CONSTRAINT TRIGGER arrive AFTER DELETE ON idempotency_records DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION arrive()',
+    );
+    await rival.query('LOCK TABLE idempotency_records');
+    expect(await codeOf(bench.claim(LEASE))).toBe(UNAVAILABLE);
+    await rival.query('COMMIT');
+    await rival.end();
+    const triggers = `SELECT FROM pg_trigger WHERE tgname = 'arrive'`;
+    await eventually(async () => (await bench.database.query(triggers)).length === 0, { timeoutMs: 20_000 });
+    await eventually(async () => (await bench.row()) === undefined);
+    await bench.database.query('DROP FUNCTION arrive');
+  });
+
   it.each([TRANSACTION, LEASE])('is unavailable when no connection is to be had (%j)', async (mode) => {
     const execution = await bench.execution(TRANSACTION, {
       identity: { client: 'c', endpoint: 'e', key: 'x' },
