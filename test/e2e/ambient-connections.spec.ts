@@ -127,15 +127,20 @@ describe.each(ADAPTERS)('the connections of an application (%s)', (adapter) => {
   });
 
   it('handlers that run at once have transactions of their own', async () => {
-    const together = deferred();
+    const [together, looked] = [deferred(), deferred()];
     let inside = 0;
+    const seen: string[][] = [];
     const script =
       (name: string, fails: boolean): Script =>
       async ({ orders }) => {
         await orders.insert(order(name));
         if (++inside === 3) together.resolve();
         await together.promise;
-        expect((await orders.find()).map(({ item }) => item)).toEqual([name]);
+        const items = (await orders.find()).map(({ item }) => item);
+        // None commits before all have looked.
+        if (seen.push(items) === 3) looked.resolve();
+        await looked.promise;
+        expect(items).toEqual([name]);
         if (fails) throw new Error('undo');
       };
     await Promise.all([
