@@ -1,6 +1,6 @@
 // Runs the tests on the supported versions of PostgreSQL, Node.js, NestJS and TypeORM: every two of them together at
 // least once. `npm run test:matrix -- --write` also writes the result to docs/compatibility.md;
-// `-- --only 14` runs the combinations with that value; what follows a second `--` goes to Jest in place of SPECS, such as
+// `-- --only 14,20` runs the combinations with those values; what follows a second `--` goes to Jest in place of SPECS, such as
 // `test` for all there is. Takes about a minute for each combination.
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -25,7 +25,8 @@ const { values: options, positionals } = parseArgs({
 });
 
 const jestArguments = positionals.length > 0 ? positionals : SPECS;
-const rows = pairwise(FACTORS).filter((row) => !options.only || Object.values(row).includes(options.only));
+const wanted = options.only?.split(',') ?? [];
+const rows = pairwise(FACTORS).filter((row) => wanted.every((value) => Object.values(row).includes(value)));
 const place = await mkdtemp(join(tmpdir(), 'matrix-'));
 console.log(`${rows.length} combinations, in ${place}`);
 
