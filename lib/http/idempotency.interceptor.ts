@@ -42,7 +42,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
     const isLate = awaitsUpload(exchange, plan.settings.fingerprint);
     // A field of the upload, or what a function reads of it, is not there yet.
     if (isLate && plan.settings.keyLookup.source.kind !== 'header') return this.#runLate(visit);
-    const identification = await this.#identify(context, visit);
+    const identification = await this.#identify(context, exchange, visit);
     if (isLate && identification.kind === 'identified') return this.#runLate(visit, identification);
     const verdict = await this.#judge(identification, exchange, plan);
     switch (verdict.kind) {
@@ -57,8 +57,8 @@ export class IdempotencyInterceptor implements NestInterceptor {
     }
   }
 
-  async #identify(context: ExecutionContext, visit: Visit): Promise<Identification> {
-    const identification = await identify(context, exchangeOf(context), visit.plan, this.routes);
+  async #identify(context: ExecutionContext, exchange: Exchange, visit: Visit): Promise<Identification> {
+    const identification = await identify(context, exchange, visit.plan, this.routes);
     visit.sentKey = identification.sentKey;
     return identification;
   }
@@ -78,8 +78,10 @@ export class IdempotencyInterceptor implements NestInterceptor {
     const { plan, next } = visit;
     const execution = new LateExecution();
     const run = this.#protect(visit, execution);
-    const judge = async (context: ExecutionContext): Promise<Verdict> =>
-      this.#judge(identification ?? (await this.#identify(context, visit)), exchangeOf(context), plan);
+    const judge = async (context: ExecutionContext): Promise<Verdict> => {
+      const exchange = exchangeOf(context);
+      return this.#judge(identification ?? (await this.#identify(context, exchange, visit)), exchange, plan);
+    };
     const answer = (verdict: Answerable): Observable<unknown> =>
       verdict.kind === 'replay'
         ? this.#replay(visit, verdict.record)

@@ -8,11 +8,10 @@ import { fingerprintOf } from './fingerprinting.js';
 import { echoedKey } from './key-source.js';
 import type { RoutePlan, RouteRegistry } from './route-registry.js';
 
-/** A request read and checked, before the store is asked. `sentKey` is the key as the client sent it, for the echo. */
-export type Preparation =
-  { readonly kind: 'claim'; readonly claim: Claim; readonly sentKey: string | undefined } | Unclaimable;
+/** A request read and checked, before the store is asked. */
+export type Preparation = { readonly kind: 'claim'; readonly claim: Claim } | Unclaimable;
 
-/** Who asks for what, before the body is looked at. */
+/** Who asks for what, before the body is looked at. `sentKey` is the key as the client sent it, for the echo. */
 export type Identification =
   | { readonly kind: 'identified'; readonly identity: Identity; readonly sentKey: string | undefined }
   | Unclaimable;
@@ -58,9 +57,9 @@ export async function prepare(
   { settings }: RoutePlan,
 ): Promise<Preparation> {
   if (identification.kind !== 'identified') return identification;
-  const { identity, sentKey } = identification;
+  const { identity } = identification;
   const print = await fingerprintOf(exchange, settings.fingerprint);
-  if (!Buffer.isBuffer(print)) return { kind: 'refused', error: print, sentKey };
+  if (!Buffer.isBuffer(print)) return { kind: 'refused', error: print };
   const { ttl, maxDuration, mode } = settings;
-  return { kind: 'claim', claim: { identity, fingerprint: print, ttl, maxDuration, mode }, sentKey };
+  return { kind: 'claim', claim: { identity, fingerprint: print, ttl, maxDuration, mode } };
 }
