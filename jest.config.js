@@ -20,6 +20,7 @@ const project = {
     // Before Node 24 Jest cannot require ES modules, which @fastify/static does: this is the same, as CommonJS.
     '^content-disposition$': '<rootDir>/node_modules/content-disposition',
     '^nestjs-pg-idempotency$': '<rootDir>/lib/index.ts',
+    '^nestjs-pg-idempotency/client$': '<rootDir>/lib/client/index.ts',
     '^nestjs-pg-idempotency/migrations$': '<rootDir>/migrations/index.ts',
   },
   globalSetup: '<rootDir>/test/helpers/global-setup.mjs',

@@ -5,6 +5,7 @@ import { swcOptions } from './swc-options.mjs';
 
 const OWN_NAMES = new Map([
   ['nestjs-pg-idempotency', new URL('../../lib/index.ts', import.meta.url).href],
+  ['nestjs-pg-idempotency/client', new URL('../../lib/client/index.ts', import.meta.url).href],
   ['nestjs-pg-idempotency/migrations', new URL('../../migrations/index.ts', import.meta.url).href],
 ]);
 

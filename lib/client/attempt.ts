@@ -1,0 +1,63 @@
+import type { Fetch, FetchInit } from './declaration.js';
+
+/** An answer that has been read to its end. */
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** How an attempt ended. */
+export type Attempted =
+  | { readonly kind: 'answer'; readonly answer: Answer }
+  | { readonly kind: 'network-failed'; readonly cause: unknown }
+  | { readonly kind: 'timed-out' }
+  | { readonly kind: 'aborted' };
+
+/**
+ * Sends the request once and reads the answer to its end, because an answer that is cut tells nothing of the write.
+ * Ends in time also where `send` does not listen to its signal.
+ *
+ * @param limit - Milliseconds.
+ */
+export async function attemptOnce(
+  send: Fetch,
+  url: string,
+  init: Omit<FetchInit, 'signal'>,
+  limit: number,
+  stop: AbortSignal,
+): Promise<Attempted> {
+  const controller = new AbortController();
+  const { promise: interrupted, resolve: interrupt } = deferred<Attempted>();
+  const onStop = (): void => interrupt({ kind: 'aborted' });
+  const timer = setTimeout(() => interrupt({ kind: 'timed-out' }), limit);
+  stop.addEventListener('abort', onStop);
+  try {
+    const answered = exchange(send, url, { ...init, signal: controller.signal });
+    return await Promise.race([answered, interrupted]);
+  } finally {
+    clearTimeout(timer);
+    stop.removeEventListener('abort', onStop);
+    // Frees the connection of an answer that nobody waits for any more.
+    controller.abort();
+  }
+}
+
+async function exchange(send: Fetch, url: string, init: FetchInit): Promise<Attempted> {
+  try {
+    const response = await send(url, init);
+    const { status, headers } = response;
+    return {
+      kind: 'answer',
+      answer: { status, headers, bytes: new Uint8Array(await response.arrayBuffer()) },
+    };
+  } catch (cause) {
+    return { kind: 'network-failed', cause };
+  }
+}
+
+function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
+  let resolve!: (value: T) => void;
+  const promise = new Promise<T>((set) => (resolve = set));
+  return { promise, resolve };
+}

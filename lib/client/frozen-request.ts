@@ -1,0 +1,59 @@
+import { fillPath } from './path.js';
+import { JSON_TYPE } from './keys.js';
+import type { QueryValues } from './declaration.js';
+import type { Settings } from './settings.js';
+
+/** What a call may be given, whatever its types say. */
+export interface AnyInput {
+  readonly params?: Readonly<Record<string, unknown>>;
+  readonly query?: QueryValues;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: unknown;
+}
+
+/** A body as it goes out. */
+export interface FrozenBody {
+  readonly bytes: Uint8Array<ArrayBuffer> | undefined;
+  readonly contentType: string | undefined;
+}
+
+/**
+ * The address of a call.
+ *
+ * @throws Error that names the parameter at fault.
+ */
+export function addressOf({ baseUrl, path }: Settings, { params = {}, query = {} }: AnyInput): string {
+  const filled = fillPath(path, params);
+  if ('fault' in filled) throw new Error(filled.fault);
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) {
+    for (const each of [value].flat()) if (each !== undefined) search.append(name, String(each));
+  }
+  return baseUrl + filled.path + (search.size > 0 ? `?${search.toString()}` : '');
+}
+
+/**
+ * The bytes of a body, taken at once: what the caller changes afterwards changes nothing. Forms, blobs, bytes and streams are
+ * sent as they are, everything else as JSON.
+ *
+ * @throws TypeError for what JSON cannot hold.
+ */
+export function freezeBody(body: unknown): FrozenBody | Promise<FrozenBody> {
+  if (body === undefined) return { bytes: undefined, contentType: undefined };
+  if (body instanceof Uint8Array) return { bytes: body.slice(), contentType: 'application/octet-stream' };
+  if (body instanceof ArrayBuffer) return freezeBody(new Uint8Array(body));
+  if (isOfThePlatform(body)) return readBody(new Response(body as FormData));
+  const json = JSON.stringify(body) as string | undefined;
+  if (json === undefined) throw new TypeError(`the body is a ${typeof body}, which JSON cannot hold`);
+  return { bytes: new TextEncoder().encode(json), contentType: JSON_TYPE };
+}
+
+function isOfThePlatform(body: unknown): boolean {
+  return [FormData, Blob, URLSearchParams, ReadableStream].some((type) => body instanceof type);
+}
+
+/** The platform knows how these are written; a form gets its boundary once, for all attempts. */
+async function readBody(written: Response): Promise<FrozenBody> {
+  const contentType = written.headers.get('content-type') ?? 'application/octet-stream';
+  return { bytes: new Uint8Array(await written.arrayBuffer()), contentType };
+}

@@ -1,0 +1,107 @@
+import type { HttpMethod } from './method.js';
+
+/** What a key strategy may look at: the input as it was given, and the request as it will be sent. */
+export interface KeyInput<Params = unknown, Query = unknown, Body = unknown> {
+  readonly params: Params;
+  readonly query: Query;
+  readonly body: Body;
+  readonly request: {
+    readonly method: HttpMethod;
+    readonly url: string;
+    readonly contentType: string | undefined;
+    /** The body as it goes out; undefined without one. */
+    readonly bytes: Uint8Array | undefined;
+  };
+}
+
+/** Chooses the key of a logical call, once, before its first attempt. A call that is given `idempotencyKey` does not ask. */
+export type KeyStrategy<Input = KeyInput> = (input: Input) => string | Promise<string>;
+
+/** What a server accepts as a key. Lengths are in characters. */
+export interface KeyRules {
+  readonly minLength: number;
+  readonly maxLength: number;
+  readonly pattern: RegExp;
+}
+
+/**
+ * The default: a random UUID (version 4), another for every call. Two calls are two writes, a double click included.
+ */
+export function randomKey(): KeyStrategy<unknown> {
+  return () => {
+    // Browsers have randomUUID on https: and localhost alone.
+    if (typeof crypto.randomUUID === 'function') return crypto.randomUUID();
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
+    bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
+    return hex(bytes).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+  };
+}
+
+/**
+ * A key made of parts that name the operation, such as `submission_form42_user7`: every call with the same parts is the same
+ * write, for as long as the server keeps its records. Parts are joined by `_`; what could be taken for that, or is not allowed
+ * in a key, is percent-encoded, so that different parts never give the same key.
+ *
+ * An empty or missing part fails the call with `CALL_KEY_INVALID`: `submission_undefined` would make one write of all.
+ *
+ * @example
+ * ```ts
+ * idempotency: { key: derivedKey(({ body }) => ['submission', body.formId, body.userId]) },
+ * ```
+ */
+export function derivedKey<Input>(
+  parts: (input: Input) => readonly (string | number | bigint | null | undefined)[],
+): (input: Input) => string {
+  return (input) => {
+    const found = parts(input);
+    const missing = found.findIndex((part) => part === undefined || part === null || part === '');
+    if (missing >= 0 || found.length === 0)
+      throw new Error(`part ${missing + 1} of the derived key is missing`);
+    return found.map((part) => encodeURIComponent(String(part)).replaceAll('_', '%5F')).join('_');
+  };
+}
+
+/**
+ * A key that is the SHA-256 of method, address, media type and body: every call that sends the same is the same write. The
+ * order of JSON properties does not count.
+ *
+ * Choose it with care: two payments of the same amount to the same receiver are the same write as well. It needs Web Crypto,
+ * which browsers have on https: and localhost alone.
+ */
+export function bodyFingerprintKey(): KeyStrategy {
+  return async ({ request: { method, url, contentType, bytes = new Uint8Array() } }) => {
+    // No type in a type-checker's eyes, but absent in browsers on http:.
+    const { subtle } = crypto as { subtle?: typeof crypto.subtle };
+    if (!subtle) throw new Error('fingerprints need a secure context: https: or localhost');
+    const head = new TextEncoder().encode(`${method} ${url}\n${contentType ?? ''}\n`);
+    const body = contentType === JSON_TYPE ? new TextEncoder().encode(sortedJson(bytes)) : bytes;
+    const all = new Uint8Array(head.length + body.length);
+    all.set(head);
+    all.set(body, head.length);
+    return hex(new Uint8Array(await subtle.digest('SHA-256', all)));
+  };
+}
+
+/** The media type of bodies that were given as values. */
+export const JSON_TYPE = 'application/json';
+
+/** What is wrong with a key, or undefined. */
+export function faultOfKey(key: unknown, { minLength, maxLength, pattern }: KeyRules): string | undefined {
+  if (typeof key !== 'string') return 'is not a string';
+  if (key === '') return 'is empty';
+  if (key.length < minLength) return `has ${key.length} characters, the least is ${minLength}`;
+  if (key.length > maxLength) return `has ${key.length} characters, the most is ${maxLength}`;
+  return pattern.test(key) ? undefined : `does not match ${String(pattern)}`;
+}
+
+function sortedJson(bytes: Uint8Array): string {
+  return JSON.stringify(JSON.parse(new TextDecoder().decode(bytes)), (_, value: unknown) => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+    return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
+  });
+}
+
+function hex(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
