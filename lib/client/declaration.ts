@@ -192,7 +192,8 @@ export type Fetch = (url: string, init: FetchInit) => Promise<Response>;
 export interface FetchInit {
   readonly method: HttpMethod;
   readonly headers: Record<string, string>;
-  readonly body: Uint8Array<ArrayBuffer> | undefined;
+  /** Optional as in the platform's `RequestInit`, which takes no undefined under `exactOptionalPropertyTypes`. */
+  readonly body?: Uint8Array<ArrayBuffer>;
   readonly signal: AbortSignal;
 }
 
