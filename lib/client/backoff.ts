@@ -4,6 +4,10 @@ export interface Backoff {
   readonly max: number;
 }
 
+/** The first two of the three forms of RFC 9110, section 5.6.7, and the third, which names no zone but means GMT. */
+const GMT_DATE = /^[A-Z][a-z]+, (\d\d [A-Z][a-z]{2} \d{4}|\d\d-[A-Z][a-z]{2}-\d\d) \d\d:\d\d:\d\d GMT$/;
+const ASCTIME = /^[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d \d{4}$/;
+
 /**
  * Milliseconds to wait after that many failures: exponential growth with full jitter, so that callers who failed together
  * do not come back together.
@@ -33,7 +37,11 @@ export function pauseAfter(
 export function parseRetryAfter(header: string | null, now: number): number | undefined {
   const value = header?.trim() ?? '';
   if (/^\d+$/.test(value)) return Number(value) * 1_000;
-  // Date.parse takes much that is no date of HTTP, such as "1.5" or "-1".
-  const date = /^[A-Z][a-z]+, .*GMT$|^[A-Z][a-z]{2} [A-Z][a-z]{2} /.test(value) ? Date.parse(value) : NaN;
+  // Date.parse takes much that is no date of HTTP, such as "1.5", and asctime() for local time.
+  const date = GMT_DATE.test(value)
+    ? Date.parse(value)
+    : ASCTIME.test(value)
+      ? Date.parse(`${value} GMT`)
+      : NaN;
   return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
