@@ -55,16 +55,16 @@ export function derivedKey<Input>(
 ): (input: Input) => string {
   return (input) => {
     const found = parts(input);
+    if (found.length === 0) throw new Error('the derived key has no parts');
     const missing = found.findIndex((part) => part === undefined || part === null || part === '');
-    if (missing >= 0 || found.length === 0)
-      throw new Error(`part ${missing + 1} of the derived key is missing`);
+    if (missing >= 0) throw new Error(`part ${missing + 1} of the derived key is missing`);
     return found.map((part) => encodeURIComponent(String(part)).replaceAll('_', '%5F')).join('_');
   };
 }
 
 /**
  * A key that is the SHA-256 of method, address, media type and body: every call that sends the same is the same write. The
- * order of JSON properties does not count.
+ * order of JSON properties does not count. Not for forms (`FormData`), whose boundary is another each time.
  *
  * Choose it with care: two payments of the same amount to the same receiver are the same write as well. It needs Web Crypto,
  * which browsers have on https: and localhost alone.
@@ -74,6 +74,11 @@ export function bodyFingerprintKey(): KeyStrategy {
     // No type in a type-checker's eyes, but absent in browsers on http:.
     const { subtle } = crypto as { subtle?: typeof crypto.subtle };
     if (!subtle) throw new Error('fingerprints need a secure context: https: or localhost');
+    if (contentType?.startsWith('multipart/')) {
+      throw new Error(
+        'a form has a random boundary, and so would be its fingerprint: derive the key from its fields',
+      );
+    }
     const head = new TextEncoder().encode(`${method} ${url}\n${contentType ?? ''}\n`);
     const body = contentType === JSON_TYPE ? new TextEncoder().encode(sortedJson(bytes)) : bytes;
     const all = new Uint8Array(head.length + body.length);
