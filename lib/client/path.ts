@@ -26,7 +26,7 @@ export function parametersOf(path: string): string[] {
 export function faultOfPath(path: string): string | undefined {
   if (!path.startsWith('/')) return 'must begin with "/"';
   if (/[?#]/.test(path)) return 'must have neither query nor fragment: give `query` with the call';
-  if (/[{}]|\/:/.test(path.replace(PARAMETER, ''))) return 'has a parameter that is not :name or {name}';
+  if (/[{}]|\/:/.test(path.replace(PARAMETER, 'x'))) return 'has a parameter that is not :name or {name}';
   const names = parametersOf(path);
   return new Set(names).size < names.length ? 'names a parameter twice' : undefined;
 }
