@@ -86,6 +86,7 @@ export function settingsOf(declaration: AnyDeclaration): Settings {
   if (!isWrite(method) && declaration.idempotency) {
     throw new DeclarationError(`${method} needs no idempotency: leave it out.`);
   }
+  if (!isWrite(method) && input) throw new DeclarationError(`${method} has no body: leave out input.`);
   refuseUnsafe(method, declaration);
   return {
     method,
@@ -116,11 +117,14 @@ function refuseUnsafe(method: HttpMethod, { retry, idempotency }: AnyDeclaration
 function baseUrlOf(baseUrl: SharedOptions['baseUrl']): string {
   const { location } = globalThis as { location?: { href: string } };
   const url = URL.canParse(baseUrl, location?.href) ? new URL(baseUrl, location?.href) : undefined;
+  // Before the address is quoted.
+  if (url?.username || url?.password)
+    throw new DeclarationError('baseUrl has credentials: give them as auth.');
   if (!url || !/^https?:$/.test(url.protocol)) {
     throw new DeclarationError(`baseUrl ${baseUrl} is no address of http: or https:.`);
   }
-  if (url.username || url.password) throw new DeclarationError('baseUrl has credentials: give them as auth.');
-  if (url.search || url.hash) throw new DeclarationError('baseUrl must have neither query nor fragment.');
+  // Not url.search and url.hash, which are empty where only their sign is there.
+  if (/[?#]/.test(url.href)) throw new DeclarationError('baseUrl must have neither query nor fragment.');
   return url.href.replace(/\/+$/, '');
 }
 
