@@ -79,6 +79,7 @@ export default defineConfig(
     languageOptions: {
       globals: {
         AbortSignal: 'readonly',
+        Response: 'readonly',
         URL: 'readonly',
         console: 'readonly',
         fetch: 'readonly',
