@@ -33,7 +33,12 @@ export async function attemptOnce(
   const timer = setTimeout(() => interrupt({ kind: 'timed-out' }), limit);
   stop.addEventListener('abort', onStop);
   try {
-    const answered = exchange(send, url, { ...init, signal: controller.signal });
+    const answered = exchange(send, url, {
+      ...init,
+      // Its own for each attempt: whoever stands in for `fetch` may add to them.
+      headers: { ...init.headers },
+      signal: controller.signal,
+    });
     return await Promise.race([answered, interrupted]);
   } finally {
     clearTimeout(timer);

@@ -194,6 +194,8 @@ export interface FetchInit {
   readonly headers: Record<string, string>;
   /** Optional as in the platform's `RequestInit`, which takes no undefined under `exactOptionalPropertyTypes`. */
   readonly body?: Uint8Array<ArrayBuffer>;
+  /** Writes are not redirected: after a 301 or 302 a POST would go on as a GET, whose success says nothing of the write. */
+  readonly redirect: 'follow' | 'manual';
   readonly signal: AbortSignal;
 }
 

@@ -45,7 +45,9 @@ export async function prepare(
   const { url, body } = frozen;
   const headers = await headersOf(settings, input.headers, body.contentType, key);
   if (key !== undefined) await save(settings, options, { key, method: settings.method, url, input: saved });
-  return { url, key, init: { method: settings.method, headers, body: body.bytes } };
+  const { method } = settings;
+  const redirect = isWrite(method) ? 'manual' : 'follow';
+  return { url, key, init: { method, headers, body: body.bytes, redirect } };
 }
 
 function freeze(settings: Settings, input: AnyInput): Eventually<FrozenRequest> {

@@ -53,12 +53,16 @@ export function effectAfter(before: Effect, attempt: ReadAttempt, settings: Sett
   // A recorded error is the result of the operation, and a key of another request was never this one's.
   const isResult = replayed || createdAt !== undefined;
   if (isResult || (idempotency && codes.includes(idempotency.keyReusedCode))) return 'none';
-  return status >= 500 || status === 408 ? 'unknown' : before;
+  // A redirection tells nothing of the write: 303 follows one that happened, and browsers show status 0 for all of them.
+  return status < 400 || status >= 500 || status === 408 ? 'unknown' : before;
 }
 
 function wasNotSent(cause: unknown): boolean {
-  for (let error = cause; error instanceof Error; error = error.cause) {
-    if (NOT_SENT.includes((error as { code?: string }).code ?? '')) return true;
+  // Not by instanceof: the platform's errors are of another realm in an iframe or a vm.
+  for (let error = cause; typeof error === 'object' && error !== null;) {
+    const { code, cause: inner } = error as { code?: unknown; cause?: unknown };
+    if (typeof code === 'string' && NOT_SENT.includes(code)) return true;
+    error = inner;
   }
   return false;
 }

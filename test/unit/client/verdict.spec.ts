@@ -82,7 +82,9 @@ describe('effectAfter', () => {
   const rows: [string, ReadAttempt, Record<'none' | 'unknown', Effect>][] = [
     ['200', answer(200), { none: 'done', unknown: 'done' }],
     ['204', answer(204), { none: 'done', unknown: 'done' }],
-    ['302', answer(302), { none: 'none', unknown: 'unknown' }],
+    ['302', answer(302), { none: 'unknown', unknown: 'unknown' }],
+    ['303', answer(303), { none: 'unknown', unknown: 'unknown' }],
+    ['a redirection in a browser', answer(0), { none: 'unknown', unknown: 'unknown' }],
     ['400', answer(400), { none: 'none', unknown: 'unknown' }],
     ['401', answer(401), { none: 'none', unknown: 'unknown' }],
     ['408', answer(408), { none: 'unknown', unknown: 'unknown' }],
