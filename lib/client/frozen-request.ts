@@ -48,6 +48,11 @@ export function freezeBody(body: unknown): FrozenBody | Promise<FrozenBody> {
   return { bytes: new TextEncoder().encode(json), contentType: JSON_TYPE };
 }
 
+/** Whether a body goes out as the bytes that it is, and not as JSON. */
+export function isSentAsItIs(body: unknown): boolean {
+  return body instanceof Uint8Array || body instanceof ArrayBuffer || isOfThePlatform(body);
+}
+
 function isOfThePlatform(body: unknown): boolean {
   return [FormData, Blob, URLSearchParams, ReadableStream].some((type) => body instanceof type);
 }

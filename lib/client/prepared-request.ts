@@ -1,8 +1,8 @@
 import type { CallOptions } from './call-options.js';
 import type { FetchInit } from './declaration.js';
 import { CallError, SchemaError, type CallErrorCode } from './errors.js';
-import { addressOf, freezeBody, type AnyInput, type FrozenBody } from './frozen-request.js';
-import { faultOfKey, JSON_TYPE, type KeyStrategy } from './keys.js';
+import { addressOf, freezeBody, isSentAsItIs, type AnyInput, type FrozenBody } from './frozen-request.js';
+import { faultOfKey, type KeyStrategy } from './keys.js';
 import { isWrite } from './method.js';
 import type { PendingCall } from './reports.js';
 import { describeIssues, type SchemaResult } from './schema.js';
@@ -38,7 +38,7 @@ export async function prepare(
   const isSaved = settings.hooks.saveKey !== undefined || options.saveKey !== undefined;
   const { frozen, saved, choosing } = await after(freeze(settings, input), (frozen) => ({
     frozen,
-    saved: isSaved ? savedInput(input, frozen.body) : undefined,
+    saved: isSaved ? savedInput(settings, input, frozen.body) : undefined,
     choosing: chooseKey(settings, input, options.idempotencyKey, frozen),
   }));
   const key = await choosing;
@@ -155,10 +155,16 @@ async function save(settings: Settings, options: CallOptions, pending: PendingCa
   }
 }
 
-/** The input as whoever saves it would read it back, and taken now. */
-function savedInput(input: AnyInput, { contentType, bytes }: FrozenBody): AnyInput {
-  const isValue = contentType === JSON_TYPE && input.body !== undefined;
-  return { ...input, body: isValue ? (JSON.parse(JSON.stringify(input.body)) as unknown) : bytes };
+/**
+ * The input as whoever saves it would read it back, and taken now. What was no value becomes bytes, which do not tell their media
+ * type: a header does.
+ */
+function savedInput(settings: Settings, input: AnyInput, { contentType, bytes }: FrozenBody): AnyInput {
+  const { body, headers } = input;
+  if (body === undefined) return input;
+  if (!isSentAsItIs(body)) return { ...input, body: JSON.parse(JSON.stringify(body)) as unknown };
+  const type = inLowerCase(settings.headers)['content-type'] ?? contentType ?? '';
+  return { ...input, headers: { 'content-type': type, ...headers }, body: bytes };
 }
 
 function after<A, B>(value: Eventually<A>, next: (value: A) => Eventually<B>): Eventually<B> {

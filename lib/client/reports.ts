@@ -34,8 +34,8 @@ export interface PendingCall {
   readonly method: HttpMethod;
   readonly url: string;
   /**
-   * As the caller gave it, and as JSON keeps it; a form, blob, stream or bytes as the bytes that are sent. Calling again with it
-   * and with `{ idempotencyKey: key }` goes on with the same write.
+   * As the caller gave it, and as JSON keeps it; a form, blob, stream or bytes as the bytes that are sent, with their media type
+   * among the headers. Calling again with it and with `{ idempotencyKey: key }` goes on with the same write.
    */
   readonly input: unknown;
 }
