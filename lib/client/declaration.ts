@@ -190,12 +190,15 @@ export type Fetch = (url: string, init: FetchInit) => Promise<Response>;
 
 /** What the client hands to `fetch`. */
 export interface FetchInit {
+  /** In capitals. */
   readonly method: HttpMethod;
+  /** With names in lower case: those of the declaration and the call, credentials and the key. */
   readonly headers: Record<string, string>;
   /** Optional as in the platform's `RequestInit`, which takes no undefined under `exactOptionalPropertyTypes`. */
   readonly body?: Uint8Array<ArrayBuffer>;
   /** Writes are not redirected: after a 301 or 302 a POST would go on as a GET, whose success says nothing of the write. */
   readonly redirect: 'follow' | 'manual';
+  /** Aborted when the attempt's time is up, the call is aborted, or its answer has been read. */
   readonly signal: AbortSignal;
 }
 

@@ -13,17 +13,61 @@ export type CallInput<
   Path extends string,
   Input extends StandardSchema | undefined,
 > = {
-  /** Values of the query; undefined ones are left out, arrays are repeated. */
+  /**
+   * Values of the query; undefined ones are left out, arrays are repeated. Default: none.
+   *
+   * @example
+   * ```ts
+   * await list({ query: { status: 'open', tag: ['billing', 'urgent'] } });
+   * ```
+   */
   readonly query?: QueryValues;
-  /** Headers of this call, on top of those declared. */
+  /**
+   * Headers of this call, on top of those declared. Default: none.
+   *
+   * @example
+   * ```ts
+   * await charge({ headers: { 'X-Team': 'billing' }, body });
+   * ```
+   */
   readonly headers?: Readonly<Record<string, string>>;
 } & (PathParameters<Path> extends []
   ? { readonly params?: undefined }
-  : { /** The values of the path's parameters. */ readonly params: Params<Path> }) &
+  : {
+      /**
+       * The values of the path's parameters.
+       *
+       * @example
+       * ```ts
+       * await reply({ params: { ticketId }, body });
+       * ```
+       */
+      readonly params: Params<Path>;
+    }) &
   (Method extends WriteMethod
     ? Input extends StandardSchema
-      ? { /** The body, as its schema takes it. */ readonly body: BodyOf<Input> }
-      : { /** A value for JSON, or a form, a blob, bytes or a stream. */ readonly body?: unknown }
+      ? {
+          /**
+           * The body, as its schema takes it.
+           *
+           * @example
+           * ```ts
+           * await charge({ body: { amount: 4200, ref: 'inv_88' } });
+           * ```
+           */
+          readonly body: BodyOf<Input>;
+        }
+      : {
+          /**
+           * A value for JSON, or a form, a blob, bytes or a stream. Default: no body.
+           *
+           * @example
+           * ```ts
+           * await upload({ body: new FormData(form) });
+           * ```
+           */
+          readonly body?: unknown;
+        }
     : { readonly body?: undefined });
 
 /** The arguments of a call: the input may be left out where nothing in it is required. */

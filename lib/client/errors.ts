@@ -51,7 +51,9 @@ export interface CallFacts {
 
 /** An answer with an error status. */
 export interface ErrorAnswer {
+  /** Anything but 200 to 299. */
   readonly status: number;
+  /** Those of the answer; across origins a browser shows what the server exposes. */
   readonly headers: Headers;
   /** JSON parsed, other text as a string, anything else as bytes; undefined when it is empty. */
   readonly body: unknown;

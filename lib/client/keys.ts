@@ -2,9 +2,13 @@ import type { HttpMethod } from './method.js';
 
 /** What a key strategy may look at: the input as it was given, and the request as it will be sent. */
 export interface KeyInput<Params = unknown, Query = unknown, Body = unknown> {
+  /** The values of the path's parameters; an empty object without any. */
   readonly params: Params;
+  /** The values of the query; an empty object without any. */
   readonly query: Query;
+  /** The body, before its schema has seen it. */
   readonly body: Body;
+  /** What will be sent, but for the headers. */
   readonly request: {
     readonly method: HttpMethod;
     readonly url: string;

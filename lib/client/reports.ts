@@ -19,19 +19,27 @@ export type NextStep =
 export interface AttemptReport {
   /** The first is 1. */
   readonly attempt: number;
+  /** That of the endpoint. */
   readonly method: HttpMethod;
+  /** The whole address, query included. */
   readonly url: string;
+  /** The idempotency key; undefined for an endpoint without. */
   readonly key: string | undefined;
   /** Milliseconds. */
   readonly duration: number;
+  /** What became of it. */
   readonly outcome: AttemptOutcome;
+  /** What follows. */
   readonly next: NextStep;
 }
 
 /** A call that is about to be sent for the first time. */
 export interface PendingCall {
+  /** What a later process hands in as `idempotencyKey`. */
   readonly key: string;
+  /** That of the endpoint. */
   readonly method: HttpMethod;
+  /** The whole address, query included. */
   readonly url: string;
   /**
    * As the caller gave it, and as JSON keeps it; a form, blob, stream or bytes as the bytes that are sent, with their media type

@@ -33,8 +33,11 @@ export interface Members {
 
 /** Operations that share a path. */
 export interface Resource<Path extends string, Own extends Members> {
+  /** Tells it from an operation. */
   readonly kind: 'resource';
+  /** Behind that of the resource around it. */
   readonly path: Path;
+  /** Its operations and sub-resources. */
   readonly members: Own;
 }
 
@@ -53,9 +56,23 @@ export interface ClientOptions extends SharedOptions {
 
 /** What a call of an operation may say besides its arguments. */
 export interface OperationOptions extends CallOptions {
-  /** Values of the query. */
+  /**
+   * Values of the query; undefined ones are left out, arrays are repeated. Default: none.
+   *
+   * @example
+   * ```ts
+   * await support.tickets.list({ query: { status: 'open', tag: ['billing', 'urgent'] } });
+   * ```
+   */
   readonly query?: QueryValues;
-  /** Headers of this call. */
+  /**
+   * Headers of this call, on top of those declared. Default: none.
+   *
+   * @example
+   * ```ts
+   * await support.tickets.create(body, { headers: { 'X-Team': 'billing' } });
+   * ```
+   */
   readonly headers?: Readonly<Record<string, string>>;
 }
 

@@ -1,6 +1,8 @@
 /** One complaint of a schema. */
 export interface SchemaIssue {
+  /** For people. */
   readonly message: string;
+  /** Where in the value; absent for the value itself. */
   readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
 }
 
@@ -13,6 +15,7 @@ export type SchemaResult<Output> =
  * others.
  */
 export interface StandardSchema<Input = unknown, Output = Input> {
+  /** What Standard Schema defines. */
   readonly '~standard': {
     readonly version: 1;
     readonly vendor: string;
