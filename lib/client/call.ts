@@ -9,7 +9,7 @@ import { isWrite } from './method.js';
 import { prepare, type PreparedRequest } from './prepared-request.js';
 import { read, type Reading } from './reading.js';
 import type { AttemptReport, CallHooks, NextStep } from './reports.js';
-import { describeIssues } from './schema.js';
+import { describeIssues, type SchemaResult } from './schema.js';
 import type { Settings } from './settings.js';
 import { effectAfter, judge, type ReadAttempt, type Verdict } from './verdict.js';
 
@@ -17,7 +17,9 @@ import { effectAfter, judge, type ReadAttempt, type Verdict } from './verdict.js
 export interface CallResult<Data> {
   /** The body: JSON parsed and validated, other text as a string, anything else as bytes; undefined when it is empty. */
   readonly data: Data;
+  /** From 200 to 299. */
   readonly status: number;
+  /** Those of the answer; across origins a browser shows what the server exposes. */
   readonly headers: Headers;
   /** The idempotency key; undefined for an endpoint without. */
   readonly key: string | undefined;
@@ -36,12 +38,15 @@ export async function call(
   options: CallOptions,
 ): Promise<CallResult<unknown>> {
   const deadline = new Deadline(settings.timeout.total, options.signal);
+  const nothingSent = (): CallError =>
+    interruption(settings, deadline, { effect: 'none', key: options.idempotencyKey, attempts: 0 });
   try {
-    const request = await deadline.race(prepare(settings, input, options)).catch((error: unknown) => {
-      throw error instanceof Interrupted
-        ? interruption(settings, deadline, { effect: 'none', key: undefined, attempts: 0 })
-        : error;
-    });
+    if (deadline.why) throw nothingSent();
+    const request = await deadline
+      .race(prepare(settings, input, options, deadline.signal))
+      .catch((error: unknown) => {
+        throw error instanceof Interrupted ? nothingSent() : error;
+      });
     return await new Attempts(settings, request, deadline, [settings.hooks, options]).run();
   } finally {
     deadline.end();
@@ -130,7 +135,16 @@ class Attempts {
     if (fault)
       throw new SchemaError('CALL_OUTPUT_INVALID', `${where} is no JSON.`, facts, [{ message: fault }]);
     if (!output) return body;
-    const result = await output['~standard'].validate(body);
+    const check = async (): Promise<SchemaResult<unknown>> => output['~standard'].validate(body);
+    const result = await this.deadline.race(check()).catch((cause: unknown) => {
+      if (cause instanceof Interrupted) throw this.#interruption();
+      throw new SchemaError(
+        'CALL_OUTPUT_INVALID',
+        `${where} the output schema failed on.`,
+        { ...facts, cause },
+        [],
+      );
+    });
     if (!result.issues) return result.value;
     const message = `${where} does not match the output schema: ${describeIssues(result.issues)}.`;
     throw new SchemaError('CALL_OUTPUT_INVALID', message, facts, result.issues);

@@ -40,8 +40,8 @@ export function addressOf({ baseUrl, path }: Settings, { params = {}, query = {}
  */
 export function freezeBody(body: unknown): FrozenBody | Promise<FrozenBody> {
   if (body === undefined) return { bytes: undefined, contentType: undefined };
-  if (body instanceof Uint8Array) return { bytes: body.slice(), contentType: 'application/octet-stream' };
-  if (body instanceof ArrayBuffer) return freezeBody(new Uint8Array(body));
+  const bytes = copyOfBytes(body);
+  if (bytes) return { bytes, contentType: 'application/octet-stream' };
   if (isOfThePlatform(body)) return readBody(new Response(body as FormData));
   const json = JSON.stringify(body) as string | undefined;
   if (json === undefined) throw new TypeError(`the body is a ${typeof body}, which JSON cannot hold`);
@@ -50,7 +50,14 @@ export function freezeBody(body: unknown): FrozenBody | Promise<FrozenBody> {
 
 /** Whether a body goes out as the bytes that it is, and not as JSON. */
 export function isSentAsItIs(body: unknown): boolean {
-  return body instanceof Uint8Array || body instanceof ArrayBuffer || isOfThePlatform(body);
+  return body instanceof ArrayBuffer || ArrayBuffer.isView(body) || isOfThePlatform(body);
+}
+
+function copyOfBytes(body: unknown): Uint8Array<ArrayBuffer> | undefined {
+  if (body instanceof ArrayBuffer) return new Uint8Array(body.slice());
+  if (!ArrayBuffer.isView(body)) return undefined;
+  // Not by slice, which of a Buffer of Node.js is no copy.
+  return new Uint8Array(new Uint8Array(body.buffer, body.byteOffset, body.byteLength));
 }
 
 function isOfThePlatform(body: unknown): boolean {

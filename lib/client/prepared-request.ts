@@ -33,6 +33,7 @@ export async function prepare(
   settings: Settings,
   { params = {}, query = {}, headers: own = {}, body: given }: AnyInput,
   options: CallOptions,
+  ended: AbortSignal,
 ): Promise<PreparedRequest> {
   const input = { params: { ...params }, query: { ...query }, headers: { ...own }, body: given };
   const isSaved = settings.hooks.saveKey !== undefined || options.saveKey !== undefined;
@@ -44,7 +45,9 @@ export async function prepare(
   const key = await choosing;
   const { url, body } = frozen;
   const headers = await headersOf(settings, input.headers, body.contentType, key);
-  if (key !== undefined) await save(settings, options, { key, method: settings.method, url, input: saved });
+  // What is over is not sent: who found its key saved would send it later, though its caller was told that nothing happens.
+  if (key !== undefined && !ended.aborted)
+    await save(settings, options, { key, method: settings.method, url, input: saved });
   const { method } = settings;
   const redirect = isWrite(method) ? 'manual' : 'follow';
   return { url, key, init: { method, headers, body: body.bytes, redirect } };
@@ -162,9 +165,24 @@ async function save(settings: Settings, options: CallOptions, pending: PendingCa
 function savedInput(settings: Settings, input: AnyInput, { contentType, bytes }: FrozenBody): AnyInput {
   const { body, headers } = input;
   if (body === undefined) return input;
-  if (!isSentAsItIs(body)) return { ...input, body: JSON.parse(JSON.stringify(body)) as unknown };
+  if (!isSentAsItIs(body)) {
+    // Without a schema that changes it, what is sent is what was given, and was asked for its JSON already.
+    const json = settings.input ? jsonOf(settings, body) : new TextDecoder().decode(bytes);
+    return { ...input, body: JSON.parse(json) as unknown };
+  }
   const type = inLowerCase(settings.headers)['content-type'] ?? contentType ?? '';
   return { ...input, headers: { 'content-type': type, ...headers }, body: bytes };
+}
+
+function jsonOf(settings: Settings, body: unknown): string {
+  try {
+    const json = JSON.stringify(body) as string | undefined;
+    if (json !== undefined) return json;
+    throw new TypeError(`JSON cannot hold a ${typeof body}`);
+  } catch (error) {
+    const message = `the input of ${call(settings)} cannot be saved, and nothing was sent: ${messageOf(error)}.`;
+    throw failure('CALL_KEY_NOT_SAVED', message, error);
+  }
 }
 
 function after<A, B>(value: Eventually<A>, next: (value: A) => Eventually<B>): Eventually<B> {
