@@ -8,6 +8,7 @@ import { withClient } from '../helpers/admin.js';
 import { ADAPTERS } from '../helpers/app.js';
 import type { TypeScriptProcess } from '../helpers/child-process.js';
 import {
+  makeDurably,
   readPending,
   startDurableCharge,
   type DurableCharge,
@@ -54,15 +55,19 @@ describe.each(ADAPTERS)('a caller that is killed between sending and answer, on 
   });
 
   /** Resolves when the key of the charge is on the disk. */
-  const start = async (options: Partial<DurableCharge> = {}): Promise<TypeScriptProcess> => {
-    const caller = startDurableCharge({ baseUrl: gateway.url, file, body, ...options });
+  const start = async (
+    options: Partial<DurableCharge> = {},
+    stopBeforeSending = false,
+  ): Promise<TypeScriptProcess> => {
+    const caller = startDurableCharge({ baseUrl: gateway.url, file, body, ...options }, stopBeforeSending);
     processes.push(caller);
     expect(await caller.nextLine()).toBe('saved');
     return caller;
   };
 
-  /** A new process that finds what the first one has left, and that has no other input. */
-  const resume = (): Promise<TypeScriptProcess> => start({ body: { amount: 1, ref: 'unused' } });
+  /** Whoever goes on finds what the first process has left, and has no other input. */
+  const UNUSED = { amount: 1, ref: 'unused' };
+  const resume = (): Promise<TypeScriptProcess> => start({ body: UNUSED });
 
   const resultOf = async (caller: TypeScriptProcess): Promise<DurableResult> =>
     JSON.parse(await caller.nextLine()) as DurableResult;
@@ -70,17 +75,19 @@ describe.each(ADAPTERS)('a caller that is killed between sending and answer, on 
   const charges = (): Promise<{ id: string }[]> =>
     sample.database.query('SELECT id FROM charges WHERE ref = $1', [body.ref]);
 
-  /** One charge, of what the first process was asked for, under the key that it has left. */
+  /** One charge, of what the first process was asked for, under the key that it has left; and whoever goes on again gets it too. */
   const expectOne = async (result: DurableResult, replayed: boolean): Promise<void> => {
     const left = readPending(file);
     expect(left?.input.body).toEqual(body);
     expect(result).toMatchObject({ key: left?.key, replayed, data: { ...body, status: 'succeeded' } });
+    const again = await makeDurably({ baseUrl: sample.url, file, body: UNUSED });
+    expect(again).toMatchObject({ key: left?.key, replayed: true, data: result.data });
     expect(await charges()).toEqual([{ id: result.data.id }]);
-    expect(await sample.database.query('SELECT FROM charges WHERE ref = $1', ['unused'])).toEqual([]);
+    expect(await sample.database.query('SELECT FROM charges WHERE ref = $1', [UNUSED.ref])).toEqual([]);
   };
 
   it('before anything is sent: the next process charges', async () => {
-    const caller = await start({ stopBeforeSending: true });
+    const caller = await start({}, true);
     await caller.kill();
     expect(requests).toBe(0);
     expect(await charges()).toEqual([]);

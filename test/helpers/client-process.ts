@@ -10,25 +10,28 @@ export interface DurableCharge {
   /** Where key and input are kept. */
   readonly file: string;
   readonly body: { readonly amount: number; readonly ref: string };
-  /** Stop for ever once the key is saved, with nothing sent. */
-  readonly stopBeforeSending?: boolean;
 }
 
 /** What the process prints in the end. */
 export type DurableResult = Pick<CallResult<Charge>, 'data' | 'key' | 'replayed'>;
 
 /** Starts a process that makes a charge. It prints `saved`, and then its {@link DurableResult} as JSON. */
-export function startDurableCharge(charge: DurableCharge): TypeScriptProcess {
+export function startDurableCharge(charge: DurableCharge, stopBeforeSending = false): TypeScriptProcess {
   return runTypeScript(`
     import { makeDurably } from './test/helpers/client-process.ts';
-    const { data, key, replayed } = await makeDurably(${JSON.stringify(charge)});
+    const { data, key, replayed } = await makeDurably(${JSON.stringify(charge)}, async () => {
+      console.log('saved');
+      if (${stopBeforeSending}) await new Promise(() => undefined);
+    });
     console.log(JSON.stringify({ data, key, replayed }));
   `);
 }
 
 /** Makes a charge, or goes on with the one that a process before this one has left. */
-export async function makeDurably(options: DurableCharge): Promise<CallResult<Charge>> {
-  const { baseUrl, file, body, stopBeforeSending = false } = options;
+export async function makeDurably(
+  { baseUrl, file, body }: DurableCharge,
+  afterSave?: () => Promise<void>,
+): Promise<CallResult<Charge>> {
   const charge = endpoint({
     method: 'POST',
     baseUrl,
@@ -40,8 +43,7 @@ export async function makeDurably(options: DurableCharge): Promise<CallResult<Ch
     idempotency: {},
     saveKey: async ({ key, input }) => {
       writeDurably(file, { key, input });
-      process.stdout.write('saved\n');
-      if (stopBeforeSending) await new Promise(() => undefined);
+      await afterSave?.();
     },
   });
   const left = readPending(file);
