@@ -70,5 +70,5 @@ export interface CallHooks {
    * onAttempt: ({ attempt, outcome, next }) => metrics.count('charge', { attempt, outcome: outcome.kind, next: next.kind }),
    * ```
    */
-  readonly onAttempt?: (report: AttemptReport) => void;
+  readonly onAttempt?: (report: AttemptReport) => void | Promise<void>;
 }

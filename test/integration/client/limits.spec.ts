@@ -49,22 +49,22 @@ describe('the total limit', () => {
     ['an input schema', { input: schema(never) }],
     ['saveKey', { saveKey: never }],
   ])('ends a call whose %s never comes to an end, and nothing is sent', async (_, part) => {
-    const { url, connections } = await start([]);
+    const { url } = await start([]);
     const error = await failureAs(CallError, 'CALL_TIMED_OUT', charge(url, { timeout, ...part }));
     expect(error).toMatchObject({ effect: 'none', attempts: 0 });
     expect(error.message).toBe('CALL_TIMED_OUT: POST /charges was not done within 50 ms.');
-    expect(connections).toBe(0);
+    expect(server?.connections).toBe(0);
   });
 
   it('ends a call whose body is a stream that never ends', async () => {
-    const { url, connections } = await start([]);
+    const { url } = await start([]);
     const error = await failureAs(
       CallError,
       'CALL_TIMED_OUT',
       charge(url, { timeout }, new ReadableStream()),
     );
     expect(error).toMatchObject({ effect: 'none', attempts: 0 });
-    expect(connections).toBe(0);
+    expect(server?.connections).toBe(0);
   });
 
   it('ends a call that gets no answer, and says that the write may have happened', async () => {
@@ -111,7 +111,7 @@ describe('the total limit', () => {
   });
 
   it('is not outlasted by a saveKey that is late: what was never sent is not kept', async () => {
-    const { url, connections } = await start([]);
+    const { url } = await start([]);
     const credentials = deferred<Record<string, string>>();
     const saved: string[] = [];
     const call = charge(url, {
@@ -124,7 +124,7 @@ describe('the total limit', () => {
     // Longer than the chain of promises that would still end in saveKey.
     await new Promise((resolve) => setImmediate(resolve));
     expect(saved).toEqual([]);
-    expect(connections).toBe(0);
+    expect(server?.connections).toBe(0);
   });
 
   it('begins no pause that would not end in time, and fails with the answer it has', async () => {
@@ -205,10 +205,10 @@ describe('a schema that throws', () => {
   });
 
   it('fails the call before anything is sent, where it is for the input', async () => {
-    const { url, connections } = await start([]);
+    const { url } = await start([]);
     const error = await failureAs(CallError, 'CALL_INPUT_INVALID', charge(url, { input: failing }));
     expect(error).toMatchObject({ effect: 'none', attempts: 0, cause: { message: 'out of order' } });
-    expect(connections).toBe(0);
+    expect(server?.connections).toBe(0);
   });
 
   it.each([
