@@ -1,7 +1,7 @@
 import type { Auth } from './auth.js';
 import type { Duration } from './duration.js';
 import type { KeyInput, KeyStrategy } from './keys.js';
-import type { HttpMethod } from './method.js';
+import type { HttpMethod, ReadMethod } from './method.js';
 import type { PathParameters, PathValue } from './path.js';
 import type { CallHooks } from './reports.js';
 import type { InputOf, OutputOf, StandardSchema } from './schema.js';
@@ -262,7 +262,7 @@ export interface EndpointDeclaration<
    * idempotency: { key: derivedKey(({ body }) => ['charge', body.ref]) }
    * ```
    */
-  readonly idempotency?: Method extends 'GET' | 'HEAD' | 'OPTIONS'
+  readonly idempotency?: Method extends ReadMethod
     ? never
     : IdempotencyOptions<KeyInput<Params<Path>, QueryValues | undefined, BodyOf<Input>>>;
 }
