@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import {
   bodyFingerprintKey,
-  CallError,
   derivedKey,
   endpoint,
   unchecked,
@@ -15,6 +14,7 @@ import {
 } from 'nestjs-pg-idempotency/client';
 import { withClient } from '../helpers/admin.js';
 import { ADAPTERS } from '../helpers/app.js';
+import { failureOf } from '../helpers/client-calls.js';
 import type { Charge } from '../helpers/client-charges.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { startLossyHttp, type LossyHttp, type Mishap, type SeenRequest } from '../helpers/lossy-http.js';
@@ -228,7 +228,7 @@ describe.each(ADAPTERS)('the client against the sample application on %s', (adap
           },
         },
       );
-      await waiting.promise;
+      await Promise.race([waiting.promise, patient]);
       const gaveUp = await impatient;
       expect(gaveUp).toMatchObject({
         code: 'CALL_IN_PROGRESS',
@@ -255,12 +255,3 @@ describe.each(ADAPTERS)('the client against the sample application on %s', (adap
     }
   }, 60_000);
 });
-
-async function failureOf(call: Promise<unknown>): Promise<CallError> {
-  const reason = await call.then(
-    (value) => new Error(`It resolved with ${JSON.stringify(value)}`),
-    (error: unknown) => error,
-  );
-  if (reason instanceof CallError) return reason;
-  throw reason;
-}
