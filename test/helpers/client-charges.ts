@@ -21,11 +21,8 @@ export interface PlannedCharge {
 const STUBBORN = 3;
 const SMOOTH = 40;
 /** Who is kept waiting for nothing waits for long: that happens less often than the rest. */
-const DRAWN: readonly Mishap[] = [
-  ...MISHAPS,
-  ...MISHAPS,
-  ...MISHAPS.filter((each) => !each.endsWith('-late')),
-];
+const PROMPT = MISHAPS.filter((each) => !each.endsWith('-late'));
+const DRAWN: readonly Mishap[] = [...MISHAPS, ...PROMPT, ...PROMPT];
 
 /**
  * Draws what is to happen. Each charge has a schedule of its own, so that it does not depend on which charge comes first.
