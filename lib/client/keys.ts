@@ -1,4 +1,5 @@
 import type { HttpMethod } from './method.js';
+import type { PathValue } from './path.js';
 
 /** What a key strategy may look at: the input as it was given, and the request as it will be sent. */
 export interface KeyInput<Params = unknown, Query = unknown, Body = unknown> {
@@ -17,6 +18,12 @@ export interface KeyInput<Params = unknown, Query = unknown, Body = unknown> {
     readonly bytes: Uint8Array | undefined;
   };
 }
+
+/** What is known of the input where the endpoint has no schema to tell more. */
+type AnyKeyInput = KeyInput<
+  Readonly<Record<string, PathValue>>,
+  Readonly<Record<string, unknown>> | undefined
+>;
 
 /** Chooses the key of a logical call, once, before its first attempt. A call that is given `idempotencyKey` does not ask. */
 export type KeyStrategy<Input = KeyInput> = (input: Input) => string | Promise<string>;
@@ -54,7 +61,7 @@ export function randomKey(): KeyStrategy<unknown> {
  * idempotency: { key: derivedKey(({ body }) => ['submission', body.formId, body.userId]) },
  * ```
  */
-export function derivedKey<Input>(
+export function derivedKey<Input = AnyKeyInput>(
   parts: (input: Input) => readonly (string | number | bigint | null | undefined)[],
 ): (input: Input) => string {
   return (input) => {

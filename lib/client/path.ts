@@ -7,9 +7,12 @@ export type PathParameters<Path extends string> = string extends Path
 
 type ParametersOfSegment<Segment extends string> = Segment extends `:${infer Name}`
   ? [Name]
-  : Segment extends `${string}{${infer Name}}${infer Rest}`
-    ? [Name, ...ParametersOfSegment<Rest>]
-    : [];
+  : ParametersInBraces<Segment>;
+
+/** What follows a parameter in braces may begin with a colon, as in `{name}:cancel`, and is none for that. */
+type ParametersInBraces<Segment extends string> = Segment extends `${string}{${infer Name}}${infer Rest}`
+  ? [Name, ...ParametersInBraces<Rest>]
+  : [];
 
 /** The value of a path's parameter. It is encoded, so that it cannot leave its segment. */
 export type PathValue = string | number;

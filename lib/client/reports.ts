@@ -60,7 +60,7 @@ export interface CallHooks {
    * saveKey: ({ key, input }) => outbox.save({ key, input }),
    * ```
    */
-  readonly saveKey?: (call: PendingCall) => void | Promise<void>;
+  readonly saveKey?: (call: PendingCall) => unknown;
   /**
    * Called after each attempt, for logs and metrics. Neither awaited, nor can what it throws change the call. Default:
    * nothing.
@@ -70,5 +70,5 @@ export interface CallHooks {
    * onAttempt: ({ attempt, outcome, next }) => metrics.count('charge', { attempt, outcome: outcome.kind, next: next.kind }),
    * ```
    */
-  readonly onAttempt?: (report: AttemptReport) => void | Promise<void>;
+  readonly onAttempt?: (report: AttemptReport) => unknown;
 }

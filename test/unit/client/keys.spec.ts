@@ -45,7 +45,7 @@ describe('randomKey', () => {
 
 describe('derivedKey', () => {
   const keyOf = (...parts: (string | number | bigint | null | undefined)[]): string =>
-    derivedKey(() => parts)({});
+    derivedKey<unknown>(() => parts)({});
 
   it('joins its parts', () => {
     expect(keyOf('submission', 'form42', 7, 9n)).toBe('submission_form42_7_9');
