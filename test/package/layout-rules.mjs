@@ -97,6 +97,13 @@ const planted = {
   'client-stands-alone': [
     ['lib/client/imports-core.ts', `import '../core/engine.js';`],
     ['lib/client/imports-node.ts', `import 'node:crypto';`],
+    ['lib/client/imports-node-types.ts', `import type { Server } from 'node:http'; export type S = Server;`],
+    ['lib/client/imports-package.ts', `import 'typeorm';`],
+    ['lib/client/imports-package-type.ts', `import type { Stub } from 'framework'; export type S = Stub;`],
+    [
+      'lib/client/imports-types-of-core.ts',
+      `import type { engine } from '../core/engine.js'; export type E = typeof engine;`,
+    ],
   ],
   'client-is-an-entry-point-of-its-own': [['lib/imports-client.ts', `import './client/index.js';`]],
   'sample-imports-the-package-by-name': [
