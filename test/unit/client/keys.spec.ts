@@ -221,7 +221,9 @@ function reversed(value: unknown): unknown {
 function sorted(value: unknown): string {
   return JSON.stringify(JSON.parse(JSON.stringify(value)), (_, member: unknown) =>
     typeof member === 'object' && member !== null && !Array.isArray(member)
-      ? Object.entries(member).sort(([a], [b]) => (a < b ? -1 : 1))
-      : member,
+      ? ['object', Object.entries(member).sort(([a], [b]) => (a < b ? -1 : 1))]
+      : Array.isArray(member)
+        ? ['array', member.length, ...(member as unknown[])]
+        : member,
   );
 }
