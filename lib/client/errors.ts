@@ -18,7 +18,7 @@ export type Effect = 'none' | 'unknown' | 'done';
  * | `CALL_KEY_INVALID` | the key is empty or breaks the rules | none |
  * | `CALL_KEY_NOT_SAVED` | the `saveKey` hook failed | none |
  * | `CALL_AUTH_UNAVAILABLE` | `auth` could not be resolved | none |
- * | `CALL_REFUSED` | an error status, {@link AnswerError} | none from 400 to 499 but for 408, otherwise unknown |
+ * | `CALL_REFUSED` | an error status, {@link AnswerError} | none from 400 to 499 but for a 408 that is not recorded, otherwise unknown |
  * | `CALL_KEY_REUSED` | the key belongs to a different request, {@link AnswerError} | none |
  * | `CALL_IN_PROGRESS` | the first request with this key still ran when the time was up, {@link AnswerError} | unknown |
  * | `CALL_NETWORK_FAILED` | no answer: refused, reset or cut connections | unknown |

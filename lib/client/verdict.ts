@@ -50,11 +50,13 @@ export function effectAfter(before: Effect, attempt: ReadAttempt, settings: Sett
   if (codes.includes(OUTCOME_UNRESOLVED)) return 'unknown';
   const { idempotency } = settings;
   if (idempotency && codes.includes(idempotency.inProgressCode)) return 'unknown';
-  // A recorded error is the result of the operation, and a key of another request was never this one's.
+  // Recorded or not: a 303 follows a write that happened, browsers show status 0 for all redirections, and a 5xx may come after
+  // the effect.
+  if (status < 400 || status >= 500) return 'unknown';
+  // A recorded refusal is the result of the operation, and a key of another request was never this one's.
   const isResult = replayed || createdAt !== undefined;
   if (isResult || (idempotency && codes.includes(idempotency.keyReusedCode))) return 'none';
-  // A redirection tells nothing of the write: 303 follows one that happened, and browsers show status 0 for all of them.
-  return status < 400 || status >= 500 || status === 408 ? 'unknown' : before;
+  return status === 408 ? 'unknown' : before;
 }
 
 function wasNotSent(cause: unknown): boolean {

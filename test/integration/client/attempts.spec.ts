@@ -341,7 +341,7 @@ describe('final after one request', () => {
     [
       'a replayed error whose status is in retry.on',
       { status: 503, body: { code: 'DOWN' }, headers: { 'idempotency-replayed': 'true' } },
-      { code: 'CALL_REFUSED', effect: 'none' },
+      { code: 'CALL_REFUSED', effect: 'unknown' },
     ],
     ['an error that is not in retry.on', { status: 501 }, { code: 'CALL_REFUSED', effect: 'unknown' }],
     ...[301, 302, 303, 307, 308].map((status): [string, ScriptedAnswer, object] => [

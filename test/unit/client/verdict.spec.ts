@@ -97,6 +97,8 @@ describe('effectAfter', () => {
     ['503', answer(503), { none: 'unknown', unknown: 'unknown' }],
     ['a replayed 402', answer(402, { replayed: true }), { none: 'none', unknown: 'none' }],
     ['a recorded 402', answer(402, { createdAt: new Date(0) }), { none: 'none', unknown: 'none' }],
+    ['a recorded 303', answer(303, { createdAt: new Date(0) }), { none: 'unknown', unknown: 'unknown' }],
+    ['a replayed 500', answer(500, { replayed: true }), { none: 'unknown', unknown: 'unknown' }],
     [
       'an unresolved outcome',
       answer(409, { codes: ['IDEMPOTENCY_OUTCOME_UNRESOLVED'], createdAt: new Date(0), replayed: true }),
