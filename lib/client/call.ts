@@ -83,10 +83,10 @@ class Attempts {
   }
 
   async #attempt(): Promise<ReadAttempt> {
-    const { settings, request, deadline } = this;
-    const limit = Math.min(settings.timeout.perAttempt, Math.max(deadline.remaining, 1));
+    const { settings, deadline } = this;
+    const { url, init } = this.request;
     this.#attempts += 1;
-    const attempted = await attemptOnce(settings.fetch, request.url, request.init, limit, deadline.signal);
+    const attempted = await attemptOnce(settings.fetch, url, init, settings.timeout.perAttempt, deadline.signal);
     const attempt: ReadAttempt =
       attempted.kind === 'answer'
         ? { kind: 'answer', reading: read(attempted.answer, settings.idempotency) }
@@ -112,7 +112,9 @@ class Attempts {
     const outcome: AttemptReport['outcome'] =
       attempt.kind === 'answer'
         ? { kind: 'answer', status: attempt.reading.status, replayed: attempt.reading.replayed }
-        : attempt;
+        : attempt.kind === 'aborted'
+          ? { kind: this.deadline.why ?? 'aborted' }
+          : attempt;
     const report: AttemptReport = { attempt: this.#attempts, method, url, key, duration, outcome, next };
     for (const { onAttempt } of this.hooks) {
       // An observer must not decide over a payment. An asynchronous one would end the process by its rejection.

@@ -4,7 +4,9 @@ import type { HttpMethod } from './method.js';
 export type AttemptOutcome =
   | { readonly kind: 'answer'; readonly status: number; readonly replayed: boolean }
   | { readonly kind: 'network-failed'; readonly cause: unknown }
+  /** Its own time was up, or that of the call. */
   | { readonly kind: 'timed-out' }
+  /** By the caller's signal. */
   | { readonly kind: 'aborted' };
 
 /** What follows an attempt. `pause` is in milliseconds. */
