@@ -1,7 +1,7 @@
 import type { SchemaIssue } from './schema.js';
 
 /**
- * What is known of the write when a call has failed:
+ * What is known of the write of a call that has failed, all its attempts counted, but not earlier calls with the same key:
  *
  * - `'none'`: it did not happen. Nothing was sent, or the server refused it.
  * - `'unknown'`: it may have happened. Call again with the same input and the error's key: that finds out, and never writes twice.
