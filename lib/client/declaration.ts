@@ -264,7 +264,7 @@ export interface EndpointDeclaration<
    */
   readonly idempotency?: Method extends ReadMethod
     ? never
-    : IdempotencyOptions<KeyInput<Params<Path>, QueryValues | undefined, BodyOf<Input>>>;
+    : IdempotencyOptions<KeyInput<Params<Path>, QueryValues, BodyOf<Input>>>;
 }
 
 /** The values of a path's parameters, by name. */

@@ -20,10 +20,7 @@ export interface KeyInput<Params = unknown, Query = unknown, Body = unknown> {
 }
 
 /** What is known of the input where the endpoint has no schema to tell more. */
-type AnyKeyInput = KeyInput<
-  Readonly<Record<string, PathValue>>,
-  Readonly<Record<string, unknown>> | undefined
->;
+type AnyKeyInput = KeyInput<Readonly<Record<string, PathValue>>, Readonly<Record<string, unknown>>>;
 
 /** Chooses the key of a logical call, once, before its first attempt. A call that is given `idempotencyKey` does not ask. */
 export type KeyStrategy<Input = KeyInput> = (input: Input) => string | Promise<string>;

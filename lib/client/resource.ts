@@ -9,6 +9,7 @@ import type {
   SharedOptions,
 } from './declaration.js';
 import { DeclarationError } from './errors.js';
+import type { KeyInput, KeyStrategy } from './keys.js';
 import { isWrite, type HttpMethod } from './method.js';
 import { parametersOf, type PathParameters, type PathValue } from './path.js';
 import type { StandardSchema } from './schema.js';
@@ -24,7 +25,12 @@ export type Operation = {
 } & Pick<
   EndpointDeclaration<HttpMethod, string, StandardSchema, StandardSchema>,
   'input' | 'output' | 'retry' | 'timeout' | 'headers'
-> & { readonly idempotency?: IdempotencyOptions | false };
+> & { readonly idempotency?: OperationIdempotency | false };
+
+/** A method, so that a strategy may say what it takes: it is not inferred from the `input` beside it. */
+interface OperationIdempotency extends Omit<IdempotencyOptions, 'key'> {
+  key?(input: KeyInput): ReturnType<KeyStrategy>;
+}
 
 /** Operations and sub-resources, by name. */
 export interface Members {

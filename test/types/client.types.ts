@@ -15,6 +15,7 @@ import {
   type DeclarationError,
   type Effect,
   type ErrorAnswer,
+  type KeyInput,
   type KeyStrategy,
   type OperationOptions,
   type PathParameters,
@@ -154,7 +155,7 @@ endpoint({
         Holds<Same<typeof given, { readonly shop: PathValue }>>,
         // As it was given, not as the schema makes it.
         Holds<Same<typeof value, { at: string }>>,
-        Holds<Same<typeof query, QueryValues | undefined>>,
+        Holds<Same<typeof query, QueryValues>>,
         Holds<Same<typeof request.url, string>>,
         Holds<Same<typeof request.bytes, Uint8Array | undefined>>,
       ] = [true, true, true, true, true];
@@ -230,6 +231,26 @@ const client = createClient(
   },
 );
 type Tickets = typeof client.tickets;
+
+// An operation's strategy says itself what it takes; without, it knows the request, and nothing of the body.
+resource('/tickets', {
+  create: {
+    method: 'POST',
+    input: unchecked<{ title: string }>(),
+    idempotency: {
+      key: derivedKey(({ body: value }: KeyInput<unknown, unknown, { title: string }>) => [value.title]),
+    },
+  },
+  update: {
+    method: 'PATCH',
+    path: '/:id',
+    idempotency: { key: ({ params: given }: KeyInput<{ id: PathValue }>) => `ticket_${given.id}` },
+  },
+  close: { method: 'POST', path: '/:id/close', idempotency: { key: ({ request }) => request.url } },
+  remove: { method: 'DELETE', path: '/:id', idempotency: { key: bodyFingerprintKey() } },
+});
+// @ts-expect-error a key is text
+resource('/tickets', { create: { method: 'POST', idempotency: { key: () => 7 } } });
 export type Operations = [
   Holds<Same<Parameters<Tickets['create']>, [body: { title: string }, options?: OperationOptions]>>,
   Holds<Same<ReturnType<Tickets['create']>, Promise<CallResult<{ id: string }>>>>,
