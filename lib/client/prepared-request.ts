@@ -1,5 +1,5 @@
 import type { CallOptions } from './call-options.js';
-import type { FetchInit } from './declaration.js';
+import type { FetchInit, QueryValues } from './declaration.js';
 import { CallError, SchemaError, type CallErrorCode } from './errors.js';
 import { addressOf, freezeBody, isSentAsItIs, type AnyInput, type FrozenBody } from './frozen-request.js';
 import { faultOfKey, type KeyStrategy } from './keys.js';
@@ -35,7 +35,7 @@ export async function prepare(
   options: CallOptions,
   ended: AbortSignal,
 ): Promise<PreparedRequest> {
-  const input = { params: { ...params }, query: { ...query }, headers: { ...own }, body: given };
+  const input = { params: { ...params }, query: copyOf(query), headers: { ...own }, body: given };
   const isSaved = settings.hooks.saveKey !== undefined || options.saveKey !== undefined;
   const { frozen, saved, choosing } = await after(freeze(settings, input), (frozen) => ({
     frozen,
@@ -51,6 +51,13 @@ export async function prepare(
   const { method } = settings;
   const redirect = isWrite(method) ? 'manual' : 'follow';
   return { url, key, init: { method, headers, body: body.bytes, redirect } };
+}
+
+function copyOf(query: QueryValues): QueryValues {
+  const entries = Object.entries(query);
+  return Object.fromEntries(
+    entries.map(([name, value]) => [name, Array.isArray(value) ? (value.slice() as typeof value) : value]),
+  );
 }
 
 function freeze(settings: Settings, input: AnyInput): Eventually<FrozenRequest> {
@@ -171,7 +178,7 @@ function savedInput(settings: Settings, input: AnyInput, { contentType, bytes }:
     return { ...input, body: JSON.parse(json) as unknown };
   }
   const type = inLowerCase(settings.headers)['content-type'] ?? contentType ?? '';
-  return { ...input, headers: { 'content-type': type, ...headers }, body: bytes };
+  return { ...input, headers: { 'content-type': type, ...headers }, body: bytes?.slice() };
 }
 
 function jsonOf(settings: Settings, body: unknown): string {

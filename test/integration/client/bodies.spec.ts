@@ -70,6 +70,23 @@ describe('bytes', () => {
     expect([...body]).toEqual([1, 2, 254, 255]);
   });
 
+  it('are sent whatever becomes of those that are saved', async () => {
+    server = await startScriptedServer([{}]);
+    const upload = endpoint({
+      method: 'POST',
+      baseUrl: server.url,
+      path: '/uploads',
+      idempotency: {},
+      saveKey: ({ input }) => {
+        const { buffer } = (input as { body: Uint8Array<ArrayBuffer> }).body;
+        // As if they went to a worker.
+        structuredClone(buffer, { transfer: [buffer] });
+      },
+    });
+    await upload({ body: Uint8Array.of(1, 2, 3) });
+    expect([...(server.requests[0]?.body ?? [])]).toEqual([1, 2, 3]);
+  });
+
   it('of wider numbers are sent as they lie in memory', async () => {
     const { body } = await send(Uint16Array.of(1, 0xffff));
     expect(body).toEqual(Buffer.from(Uint16Array.of(1, 0xffff).buffer));

@@ -90,6 +90,24 @@ describe('saveKey', () => {
     expect(requests[1]).toEqual(requests[0]);
   });
 
+  it('is told the query as it was when the call was made', async () => {
+    const { url, requests } = await start([{}]);
+    const saved: unknown[] = [];
+    const charge = endpoint({
+      method: 'POST',
+      baseUrl: url,
+      path: '/charges',
+      idempotency: {},
+      saveKey: ({ input }) => void saved.push(input),
+    });
+    const tag = ['a', 'b'];
+    const call = charge({ query: { tag } });
+    tag.push('late');
+    await call;
+    expect(requests[0]?.url).toBe('/charges?tag=a&tag=b');
+    expect(saved).toMatchObject([{ query: { tag: ['a', 'b'] } }]);
+  });
+
   it('is not called without a key', async () => {
     const { url } = await start([{ status: 201 }]);
     const saved: unknown[] = [];
