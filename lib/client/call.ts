@@ -38,12 +38,22 @@ export async function call(
   options: CallOptions,
 ): Promise<CallResult<unknown>> {
   const deadline = new Deadline(settings.timeout.total, options.signal);
+  let saving: string | undefined;
   const nothingSent = (): CallError =>
-    interruption(settings, deadline, { effect: 'none', key: options.idempotencyKey, attempts: 0 });
+    interruption(settings, deadline, {
+      // A key that is left behind is sent by whoever finds it, whatever the caller does next.
+      effect: saving === undefined ? 'none' : 'unknown',
+      key: saving ?? options.idempotencyKey,
+      attempts: 0,
+    });
+  const beforeSave = (key: string): void => {
+    if (deadline.why) throw nothingSent();
+    saving = key;
+  };
   try {
     if (deadline.why) throw nothingSent();
     const request = await deadline
-      .race(prepare(settings, input, options, deadline.signal))
+      .race(prepare(settings, input, options, beforeSave))
       .catch((error: unknown) => {
         throw error instanceof Interrupted ? nothingSent() : error;
       });
@@ -86,7 +96,13 @@ class Attempts {
     const { settings, deadline } = this;
     const { url, init } = this.request;
     this.#attempts += 1;
-    const attempted = await attemptOnce(settings.fetch, url, init, settings.timeout.perAttempt, deadline.signal);
+    const attempted = await attemptOnce(
+      settings.fetch,
+      url,
+      init,
+      settings.timeout.perAttempt,
+      deadline.signal,
+    );
     const attempt: ReadAttempt =
       attempted.kind === 'answer'
         ? { kind: 'answer', reading: read(attempted.answer, settings.idempotency) }

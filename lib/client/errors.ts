@@ -23,7 +23,7 @@ export type Effect = 'none' | 'unknown' | 'done';
  * | `CALL_IN_PROGRESS` | the first request with this key still ran when the time was up, {@link AnswerError} | unknown |
  * | `CALL_NETWORK_FAILED` | no answer: refused, reset or cut connections | unknown |
  * | `CALL_TIMED_OUT` | no answer in time | unknown |
- * | `CALL_ABORTED` | the caller's signal | unknown once something was sent |
+ * | `CALL_ABORTED` | the caller's signal | unknown once something was sent, and while `saveKey` is at it |
  * | `CALL_OUTPUT_INVALID` | a success that does not match the `output` schema, {@link SchemaError} | done |
  */
 export type CallErrorCode =

@@ -28,12 +28,14 @@ type Eventually<T> = T | Promise<T>;
  *
  * But for asynchronous schemas, streams and blobs, all that the caller gave is read before this returns, and the caller goes on:
  * what it changes afterwards changes neither bytes nor key.
+ *
+ * @param beforeSave - Throws for a call that is over, whose key is not to be saved.
  */
 export async function prepare(
   settings: Settings,
   { params = {}, query = {}, headers: own = {}, body: given }: AnyInput,
   options: CallOptions,
-  ended: AbortSignal,
+  beforeSave: (key: string) => void,
 ): Promise<PreparedRequest> {
   const input = { params: { ...params }, query: copyOf(query), headers: { ...own }, body: given };
   const isSaved = settings.hooks.saveKey !== undefined || options.saveKey !== undefined;
@@ -45,9 +47,10 @@ export async function prepare(
   const key = await choosing;
   const { url, body } = frozen;
   const headers = await headersOf(settings, input.headers, body.contentType, key);
-  // What is over is not sent: who found its key saved would send it later, though its caller was told that nothing happens.
-  if (key !== undefined && !ended.aborted)
+  if (key !== undefined && isSaved) {
+    beforeSave(key);
     await save(settings, options, { key, method: settings.method, url, input: saved });
+  }
   const { method } = settings;
   const redirect = isWrite(method) ? 'manual' : 'follow';
   return { url, key, init: { method, headers, body: body.bytes, redirect } };
@@ -56,7 +59,7 @@ export async function prepare(
 function copyOf(query: QueryValues): QueryValues {
   const entries = Object.entries(query);
   return Object.fromEntries(
-    entries.map(([name, value]) => [name, Array.isArray(value) ? (value.slice() as typeof value) : value]),
+    entries.map(([name, value]) => [name, Array.isArray(value) ? value.slice() : value]),
   );
 }
 
@@ -122,7 +125,7 @@ async function headersOf(
     contentType === undefined ? {} : { 'content-type': contentType },
     settings.headers,
     own,
-    await credentials(settings),
+    await credentials(settings, key),
     key === undefined ? {} : { [settings.idempotency?.header ?? '']: key },
   ];
   const headers = Object.assign({}, ...layers.map(inLowerCase)) as Record<string, string>;
@@ -134,12 +137,17 @@ async function headersOf(
     throw failure(
       'CALL_INPUT_INVALID',
       `HTTP does not allow a header of ${call(settings)}, one of ${names}.`,
+      undefined,
+      key,
     );
   }
   return headers;
 }
 
-async function credentials(settings: Settings): Promise<Readonly<Record<string, string>>> {
+async function credentials(
+  settings: Settings,
+  key: string | undefined,
+): Promise<Readonly<Record<string, string>>> {
   try {
     return (await settings.auth?.()) ?? {};
   } catch (error) {
@@ -147,6 +155,7 @@ async function credentials(settings: Settings): Promise<Readonly<Record<string, 
       'CALL_AUTH_UNAVAILABLE',
       `${call(settings)} has no credentials: ${messageOf(error)}.`,
       error,
+      key,
     );
   }
 }

@@ -45,7 +45,7 @@ describe("the caller's signal", () => {
     const { url } = await start([]);
     const controller = new AbortController();
     const call = charging(url, {
-      saveKey: async () => {
+      auth: async () => {
         controller.abort();
         return new Promise(() => undefined);
       },
@@ -55,14 +55,22 @@ describe("the caller's signal", () => {
     expect(server?.connections).toBe(0);
   });
 
-  it('stops a call whose saveKey comes to its end all the same', async () => {
+  it.each<[string, () => unknown]>([
+    ['never comes to its end', async () => new Promise(() => undefined)],
+    ['comes to its end all the same', () => undefined],
+  ])('stops a call whose saveKey %s, and whoever finds the key would send it', async (_, end) => {
     const { url } = await start([]);
     const controller = new AbortController();
-    const call = charging(url, { saveKey: () => controller.abort() });
-    expect(await failureAs(CallError, 'CALL_ABORTED', call(controller.signal))).toMatchObject({
-      effect: 'none',
-      attempts: 0,
+    const saved: string[] = [];
+    const call = charging(url, {
+      saveKey: ({ key }) => {
+        saved.push(key);
+        controller.abort();
+        return end();
+      },
     });
+    const error = await failureAs(CallError, 'CALL_ABORTED', call(controller.signal));
+    expect(error).toMatchObject({ effect: 'unknown', key: saved[0], attempts: 0 });
     expect(server?.connections).toBe(0);
   });
 

@@ -47,12 +47,21 @@ describe('the total limit', () => {
     ['auth', { auth: never }],
     ['a key strategy', { idempotency: { key: never } }],
     ['an input schema', { input: schema(never) }],
-    ['saveKey', { saveKey: never }],
   ])('ends a call whose %s never comes to an end, and nothing is sent', async (_, part) => {
     const { url } = await start([]);
     const error = await failureAs(CallError, 'CALL_TIMED_OUT', charge(url, { timeout, ...part }));
     expect(error).toMatchObject({ effect: 'none', attempts: 0 });
     expect(error.message).toBe('CALL_TIMED_OUT: POST /charges was not done within 50 ms.');
+    expect(server?.connections).toBe(0);
+  });
+
+  it('ends a call whose saveKey never comes to an end: who finds the key would send it', async () => {
+    const { url } = await start([]);
+    const idempotency = { key: () => 'mine' };
+    const call = charge(url, { timeout, idempotency, saveKey: never });
+    const error = await failureAs(CallError, 'CALL_TIMED_OUT', call);
+    expect(error).toMatchObject({ effect: 'unknown', key: 'mine', attempts: 0 });
+    expect(error.message).toContain('The outcome is unknown: retry with key mine.');
     expect(server?.connections).toBe(0);
   });
 

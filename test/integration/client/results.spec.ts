@@ -457,8 +457,9 @@ describe('an error', () => {
       idempotency: {},
       auth: async () => Promise.reject(new Error('vault is sealed')),
     });
-    const error = await failureAs(CallError, 'CALL_AUTH_UNAVAILABLE', charge());
-    expect(error).toMatchObject({ effect: 'none', attempts: 0, cause: { message: 'vault is sealed' } });
+    const error = await failureAs(CallError, 'CALL_AUTH_UNAVAILABLE', charge({}, { idempotencyKey: 'mine' }));
+    expect(error).toMatchObject({ effect: 'none', attempts: 0, key: 'mine' });
+    expect(error.cause).toMatchObject({ message: 'vault is sealed' });
     expect(error.message).toContain('POST /charges has no credentials: vault is sealed');
     expect(server?.connections).toBe(0);
   });
