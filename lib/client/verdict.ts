@@ -59,12 +59,10 @@ export function effectAfter(before: Effect, attempt: ReadAttempt, settings: Sett
   return status === 408 ? 'unknown' : before;
 }
 
-function wasNotSent(cause: unknown): boolean {
+/** @param depth - Errors may be their own causes. */
+function wasNotSent(error: unknown, depth = 8): boolean {
   // Not by instanceof: the platform's errors are of another realm in an iframe or a vm.
-  for (let error = cause; typeof error === 'object' && error !== null;) {
-    const { code, cause: inner } = error as { code?: unknown; cause?: unknown };
-    if (typeof code === 'string' && NOT_SENT.includes(code)) return true;
-    error = inner;
-  }
-  return false;
+  if (typeof error !== 'object' || error === null || depth === 0) return false;
+  const { code, cause } = error as { code?: unknown; cause?: unknown };
+  return (typeof code === 'string' && NOT_SENT.includes(code)) || wasNotSent(cause, depth - 1);
 }

@@ -131,6 +131,12 @@ describe('effectAfter', () => {
     expect(effectAfter('none', attempt, settings('GET'))).toBe('none');
   });
 
+  it('comes to an end where an error is its own cause', () => {
+    const cause: Error = new Error('failed');
+    cause.cause = cause;
+    expect(effectAfter('none', { kind: 'network-failed', cause }, settings())).toBe('unknown');
+  });
+
   it('is not fooled by codes of idempotency where the call has no key', () => {
     const without = settings('POST', false);
     expect(effectAfter('unknown', answer(422, { codes: [KEY_REUSED] }), without)).toBe('unknown');
