@@ -51,7 +51,8 @@ export function randomKey(): KeyStrategy<unknown> {
  * write, for as long as the server keeps its records. Parts are joined by `_`; what could be taken for that, or is not allowed
  * in a key, is percent-encoded, so that different parts never give the same key.
  *
- * An empty or missing part fails the call with `CALL_KEY_INVALID`: `submission_undefined` would make one write of all.
+ * A part that is missing, empty or `NaN` fails the call with `CALL_KEY_INVALID`: `submission_undefined` would make one write of
+ * all.
  *
  * @example
  * ```ts
@@ -64,10 +65,17 @@ export function derivedKey<Input = AnyKeyInput>(
   return (input) => {
     const found = parts(input);
     if (found.length === 0) throw new Error('the derived key has no parts');
-    const missing = found.findIndex((part) => part === undefined || part === null || part === '');
-    if (missing >= 0) throw new Error(`part ${missing + 1} of the derived key is missing`);
+    const missing = found.findIndex((part) => !isPart(part));
+    if (missing >= 0) {
+      throw new Error(`part ${missing + 1} of the derived key is missing, or neither text nor a number`);
+    }
     return found.map((part) => encodeURIComponent(String(part)).replaceAll('_', '%5F')).join('_');
   };
+}
+
+/** Nor what all mistakes have in common: `NaN`, `[object Object]`. */
+function isPart(part: unknown): boolean {
+  return typeof part === 'string' ? part !== '' : typeof part === 'bigint' || Number.isFinite(part);
 }
 
 /**

@@ -83,6 +83,9 @@ describe('derivedKey', () => {
     [['a', null], 2],
     [['a', ''], 2],
     [['a', 'b', undefined, 'd'], 3],
+    [['a', Number('inv_88')], 2],
+    [[Infinity], 1],
+    [['a', { id: 7 } as unknown as string], 2],
   ])('refuses %j: part %d is missing', (parts, position) => {
     expect(() => keyOf(...parts)).toThrow(`part ${position} of the derived key is missing`);
   });
