@@ -217,8 +217,11 @@ function durationOf(name: string, value: Duration): number {
 }
 
 /** What would be ignored is a misspelt name more often than not. */
-function refuseUnknown(where: keyof typeof FIELDS, options: object): void {
+function refuseUnknown(where: keyof typeof FIELDS, options: unknown): void {
   const known: readonly string[] = FIELDS[where];
+  // Such as `timeout: 5_000`, which has no fields, and would mean the defaults.
+  if (typeof options !== 'object' || options === null)
+    throw new DeclarationError(`${where} must be an object with the fields ${known.join(', ')}.`);
   const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown === undefined) return;
   throw new DeclarationError(`${where} has no field ${unknown}; its fields are ${known.join(', ')}.`);

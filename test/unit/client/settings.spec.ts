@@ -145,6 +145,11 @@ describe('a declaration is refused', () => {
       'idempotency.responseHeaders has no field replay;',
     ],
     [{ idempotency: { codes: { reused: 'X' } } }, 'idempotency.codes has no field reused;'],
+    [{ timeout: 5_000 }, 'timeout must be an object with the fields total, perAttempt'],
+    [{ timeout: '5s' }, 'timeout must be an object with the fields total, perAttempt'],
+    [{ retry: 5, idempotency: {} }, 'retry must be an object with the fields attempts, on'],
+    [{ idempotency: true }, 'idempotency must be an object with the fields key, header'],
+    [{ idempotency: { codes: null } }, 'idempotency.codes must be an object with the fields inProgress'],
   ])('for a misspelt field: %j', (part, message) => {
     expect(refusal(part).message).toContain(message);
   });
