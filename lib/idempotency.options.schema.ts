@@ -148,6 +148,11 @@ class ResponseHeadersSchema {
   @Optional() @IsOwnHeader() createdAt?: unknown;
 }
 
+class TuningSchema {
+  @Optional() @IsBoolean() pipeline?: boolean;
+  @Optional() @IsBoolean() preparedStatements?: boolean;
+}
+
 class PurgeSchema {
   @Optional() @IsDuration(Math.floor(LONGEST_TIMEOUT_MS / 2)) interval?: unknown;
   @Optional() @IsInt() @Min(1) @Max(100_000) batchSize?: number;
@@ -229,6 +234,7 @@ export class ModuleOptionsSchema extends RouteDefaultsSchema {
   dataSource?: unknown;
   @OrFalse() @ValidateNested() purge?: PurgeSchema | false;
   @Optional() @IsBoolean() allowAsynchronousCommit?: boolean;
+  @Optional() @ValidateNested() tuning?: TuningSchema;
 }
 
 /** What may stand in place of nested options. */
@@ -247,4 +253,5 @@ export const NESTED_SCHEMAS: Readonly<Record<string, new () => object>> = {
   answers: AnswersSchema,
   responseHeaders: ResponseHeadersSchema,
   purge: PurgeSchema,
+  tuning: TuningSchema,
 };

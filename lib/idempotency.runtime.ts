@@ -15,6 +15,7 @@ import { joinDataSource } from './postgres/ambient-data-source.js';
 import { inspectDatabase } from './postgres/boot-checks.js';
 import { PostgresStore } from './postgres/postgres-store.js';
 import { Records } from './postgres/records.js';
+import { tuningFor } from './postgres/tuning.js';
 import type { PurgeTarget } from './purge/purge.service.js';
 import { TaskRunner } from './run/task-runner.js';
 
@@ -112,7 +113,8 @@ export class IdempotencyRuntime implements OnModuleInit, BeforeApplicationShutdo
       const inspected = await inspectDatabase(dataSource, { table, schema, allowAsynchronousCommit });
       const leave = joinDataSource(dataSource);
       const acquireTimeout = parseDuration(this.options.acquireTimeout) ?? DEFAULT_ACQUIRE_TIMEOUT;
-      const store = new PostgresStore({ dataSource, ...inspected, acquireTimeout });
+      const tuning = tuningFor(this.options.tuning ?? {}, inspected.statements);
+      const store = new PostgresStore({ dataSource, ...inspected, acquireTimeout, tuning });
       const engine = new IdempotencyEngine(
         store,
         this.#notify,

@@ -42,6 +42,7 @@ export type {
   PurgeOptions,
   ResponseHeaderOptions,
   ResponseOptions,
+  TuningOptions,
 } from './idempotency.options.js';
 export { IdempotencyService, type RecordPage } from './idempotency.service.js';
 export { Idempotent } from './idempotent.decorator.js';

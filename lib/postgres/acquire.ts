@@ -1,14 +1,15 @@
-import type { DataSource } from 'typeorm';
 import { PooledConnection } from './pooled-connection.js';
 import { failure } from './sqlstate.js';
+import type { PostgresStoreOptions } from './store-options.js';
 
 /** Takes a connection of the pool. @throws IdempotencyFailure `IDEMPOTENCY_STORE_UNAVAILABLE` when none is to be had. */
-export async function acquire(from: {
-  dataSource: DataSource;
-  acquireTimeout: number;
-}): Promise<PooledConnection> {
+export async function acquire({
+  dataSource,
+  acquireTimeout,
+  tuning,
+}: PostgresStoreOptions): Promise<PooledConnection> {
   try {
-    return await PooledConnection.acquire(from.dataSource, from.acquireTimeout);
+    return await PooledConnection.acquire(dataSource, acquireTimeout, tuning);
   } catch (error) {
     throw failure('IDEMPOTENCY_STORE_UNAVAILABLE', error);
   }

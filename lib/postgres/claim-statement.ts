@@ -1,3 +1,4 @@
+import type { QueryResult } from 'pg';
 import { IdempotencyFailure, idempotencyError } from '../core/errors.js';
 import { lockNumber } from '../core/identity.js';
 import {
@@ -7,6 +8,7 @@ import {
   type RecordStatus,
 } from '../core/record.js';
 import type { Claim } from '../core/store.js';
+import type { Statement } from './batch.js';
 import type { PooledConnection } from './pooled-connection.js';
 import type { Statements } from './statements.js';
 
@@ -36,11 +38,11 @@ export type Finding =
   /** A rival committed after the statement's snapshot. */
   | { readonly kind: 'again' };
 
-/** The row that the claim statement answers with. */
-interface ClaimRow {
-  free: boolean;
-  claimed_at: Date | null;
-  fingerprint: Buffer | null;
+type Claimed = Extract<Finding, { kind: 'claimed' }>;
+
+/** What a replay is made of. */
+interface ReplayRow {
+  fingerprint: Buffer;
   status: RecordStatus;
   mode: string;
   format_version: number;
@@ -48,22 +50,29 @@ interface ClaimRow {
   response_headers: RecordedHeader[] | null;
   response_body: Buffer | null;
   created_at: Date;
+}
+
+/** The row that the claim statement answers with. */
+interface ClaimRow extends Omit<ReplayRow, 'fingerprint'> {
+  free: boolean;
+  claimed_at: Date | null;
+  fingerprint: Buffer | null;
   attempt: number;
   live: boolean;
   mine: boolean | null;
   remaining: number | null;
 }
 
-/** Sends the claim. */
-export async function sendClaim(
-  connection: PooledConnection,
+/** The claim; {@link claimFinding} reads its answer. */
+export function claimStatement(
   statements: Statements,
   claim: Claim,
   token: OwnerToken,
-): Promise<Finding> {
+  lock = lockNumber(statements.table, claim.identity),
+): Statement {
   const { client, endpoint, key } = claim.identity;
-  const { rows } = await connection.query<ClaimRow>(statements.claim, [
-    lockNumber(statements.table, claim.identity),
+  const values = [
+    lock,
     LOCK_TIMEOUT,
     String(claim.maxDuration),
     client,
@@ -75,21 +84,21 @@ export async function sendClaim(
     expiry(claim),
     token,
     leaseOf(claim),
-  ]);
-  return interpret(rows[0]);
+  ];
+  return { text: statements.claim, values };
 }
 
-/** Takes over the attempt that was found lapsed, or with null the record that was found expired; undefined when it is gone. */
-export async function sendTakeOver(
-  connection: PooledConnection,
+/** Takes over the attempt that was found lapsed, or with null the record that was found expired. */
+export function takeOverStatement(
   statements: Statements,
   claim: Claim,
   token: OwnerToken,
   lapsed: number | null,
-): Promise<Extract<Finding, { kind: 'claimed' }> | undefined> {
+  lock = lockNumber(statements.table, claim.identity),
+): Statement {
   const { client, endpoint, key } = claim.identity;
-  const { rows } = await connection.query<{ claimed_at: Date; attempt: number }>(statements.takeOver, [
-    lockNumber(statements.table, claim.identity),
+  const values = [
+    lock,
     client,
     endpoint,
     key,
@@ -100,9 +109,42 @@ export async function sendTakeOver(
     token,
     leaseOf(claim),
     lapsed,
-  ]);
+  ];
+  return { text: statements.takeOver, values };
+}
+
+/** Sends the claim by itself. */
+export async function sendClaim(
+  connection: PooledConnection,
+  statements: Statements,
+  claim: Claim,
+  token: OwnerToken,
+): Promise<Finding> {
+  const [answer] = await connection.sendAll([claimStatement(statements, claim, token)]);
+  return claimFinding(answer);
+}
+
+/** Sends the takeover by itself; undefined when what was found is gone. */
+export async function sendTakeOver(
+  connection: PooledConnection,
+  statements: Statements,
+  claim: Claim,
+  token: OwnerToken,
+  lapsed: number | null,
+): Promise<Claimed | undefined> {
+  const [answer] = await connection.sendAll([takeOverStatement(statements, claim, token, lapsed)]);
+  return takeOverFinding(answer);
+}
+
+/** A record to replay, where there is one. */
+export async function sendLook(
+  connection: PooledConnection,
+  { look }: Statements,
+  { identity: { client, endpoint, key } }: Claim,
+): Promise<Extract<Finding, { kind: 'recorded' }> | undefined> {
+  const { rows } = await connection.query<ReplayRow>(look, [client, endpoint, key]);
   const [row] = rows;
-  return row && { kind: 'claimed', createdAt: row.claimed_at, attempt: row.attempt };
+  return row && recordedFinding(row);
 }
 
 function leaseOf({ mode }: Claim): number | null {
@@ -113,35 +155,46 @@ function expiry({ mode, ttl }: Claim): number {
   return mode.kind === 'lease' ? Math.max(ttl, UNRESOLVED_RETENTION) : ttl;
 }
 
-/** What the row means. Not free and nothing to be seen: whoever holds the lock has not committed. */
-function interpret(row: ClaimRow | undefined): Finding {
+/** What the answer to a claim means. Not free and nothing to be seen: whoever holds the lock has not committed. */
+export function claimFinding(answer: QueryResult | undefined): Finding {
+  const row = (answer as QueryResult<ClaimRow> | undefined)?.rows[0];
   if (!row) throw new IdempotencyFailure(idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE'));
   if (row.claimed_at) return { kind: 'claimed', createdAt: row.claimed_at, attempt: 1 };
   const { fingerprint, created_at: createdAt, attempt, remaining } = row;
   if (fingerprint === null) return { kind: row.free ? 'again' : 'in-progress' };
   if (!row.live) return { kind: row.free ? 'expired' : 'in-progress' };
-  if (row.format_version > FORMAT_VERSION || !isKnownMode(row.mode)) {
-    throw new IdempotencyFailure(idempotencyError('IDEMPOTENCY_RECORD_UNREADABLE'));
-  }
-  if (row.status !== 'processing')
-    return { kind: 'recorded', record: recordOf(row, row.status, fingerprint) };
+  if (row.status !== 'processing') return recordedFinding({ ...row, fingerprint });
+  assertReadable(row);
   // The acknowledgement of this very claim was lost.
   if (row.mine) return { kind: 'claimed', createdAt, attempt };
   if (remaining !== null && remaining <= 0) return { kind: 'lapsed', fingerprint, attempt, createdAt };
   return remaining === null ? { kind: 'in-progress' } : { kind: 'in-progress', remaining };
 }
 
-function isKnownMode(mode: string): boolean {
-  return mode === 'transaction' || mode === 'lease';
+/** What the answer to a takeover means; undefined when there was nothing to take over any more. */
+export function takeOverFinding(answer: QueryResult | undefined): Claimed | undefined {
+  const row = (answer as QueryResult<{ claimed_at: Date; attempt: number }> | undefined)?.rows[0];
+  return row && { kind: 'claimed', createdAt: row.claimed_at, attempt: row.attempt };
 }
 
-function recordOf(
-  row: ClaimRow,
-  status: IdempotencyRecord['status'],
-  fingerprint: Buffer,
-): IdempotencyRecord {
+function recordedFinding(row: ReplayRow): Extract<Finding, { kind: 'recorded' }> {
+  assertReadable(row);
   const { response_status: sent, response_headers: headers, response_body: body } = row;
   const response =
     sent === null ? undefined : { status: sent, headers: headers ?? [], body: body ?? Buffer.alloc(0) };
-  return { status, fingerprint, formatVersion: row.format_version, createdAt: row.created_at, response };
+  const { status, fingerprint, format_version: formatVersion, created_at: createdAt } = row;
+  const record: IdempotencyRecord = {
+    status: status as IdempotencyRecord['status'],
+    fingerprint,
+    formatVersion,
+    createdAt,
+    response,
+  };
+  return { kind: 'recorded', record };
+}
+
+/** @throws IdempotencyFailure for what a newer release wrote. */
+function assertReadable({ format_version: version, mode }: Pick<ClaimRow, 'format_version' | 'mode'>): void {
+  if (version > FORMAT_VERSION || (mode !== 'transaction' && mode !== 'lease'))
+    throw new IdempotencyFailure(idempotencyError('IDEMPOTENCY_RECORD_UNREADABLE'));
 }

@@ -1,10 +1,18 @@
 import { IdempotencyFailure } from '../core/errors.js';
 import type { RecordedResponse } from '../core/record.js';
 import type { Claim, Execution } from '../core/store.js';
+import type { Statement } from './batch.js';
 import { HandlerExecution, overReason } from './handler-execution.js';
 import { OpenTransaction, type TransactionContext } from './open-transaction.js';
 import type { PooledConnection } from './pooled-connection.js';
-import { failure, failureBeforeCommit, isConflict, problemOf, serverErrorWithin } from './sqlstate.js';
+import {
+  failure,
+  failureBeforeCommit,
+  isConflict,
+  isRecordGone,
+  problemOf,
+  serverErrorWithin,
+} from './sqlstate.js';
 import type { Statements } from './statements.js';
 
 /** What the claim found out. */
@@ -27,6 +35,7 @@ export class ClaimedTransaction implements Execution {
     private readonly statements: Statements,
     context: Omit<TransactionContext, 'execution' | 'enterHandler'>,
     { createdAt, attempt }: Claimed,
+    private readonly onCompleted: () => void,
   ) {
     this.createdAt = createdAt;
     this.attempt = attempt;
@@ -77,13 +86,18 @@ export class ClaimedTransaction implements Execution {
   async complete(response: RecordedResponse, handler: 'returned' | 'threw'): Promise<void> {
     const transaction = this.#transaction;
     try {
-      await (handler === 'threw' ? transaction.undoAndClose() : this.#explaining(transaction.keepAndClose()));
-      await this.#store(response, handler);
+      const undo = await (handler === 'threw'
+        ? transaction.undoAndClose()
+        : this.#explaining(transaction.keepAndClose()));
+      const event = handler === 'threw' ? 'AfterTransactionRollback' : 'AfterTransactionCommit';
+      const last = await this.#unlessSent([...undo, this.#completion(response, handler)]);
+      await transaction.commit(event, last);
     } catch (error) {
       await transaction.rollBack();
-      throw error instanceof IdempotencyFailure ? error : failureBeforeCommit(error);
+      if (error instanceof IdempotencyFailure) throw error;
+      throw failureBeforeCommit(isRecordGone(error) ? recordGone(error) : error);
     }
-    await transaction.commit(handler === 'threw' ? 'AfterTransactionRollback' : 'AfterTransactionCommit');
+    this.onCompleted();
   }
 
   async release(): Promise<void> {
@@ -104,28 +118,34 @@ export class ClaimedTransaction implements Execution {
   }
 
   /** What subscribers throw is the application's failure, unless the database is behind it. */
-  async #explaining(telling: Promise<void>): Promise<void> {
-    await telling.catch((error: unknown) => {
+  async #explaining<T>(telling: Promise<T>): Promise<T> {
+    return telling.catch((error: unknown) => {
       const explained = this.explain(error);
       throw explained === error ? failure('IDEMPOTENCY_RESPONSE_FAILED', error) : explained;
     });
   }
 
-  async #store({ status, headers, body }: RecordedResponse, handler: 'returned' | 'threw'): Promise<void> {
+  /** What is left to be sent along with COMMIT: all of it, where the connection can, else nothing. */
+  async #unlessSent(last: readonly Statement[]): Promise<readonly Statement[]> {
+    const { connection } = this.#transaction;
+    if (connection.sendsAtOnce) return last;
+    const results = await connection.sendAll(last);
+    if (results.at(-1)?.rowCount !== 1) throw recordGone();
+    return [];
+  }
+
+  #completion({ status, headers, body }: RecordedResponse, handler: 'returned' | 'threw'): Statement {
     const { client, endpoint, key } = this.claim.identity;
     const recordStatus = handler === 'threw' ? 'failed' : 'completed';
-    const values = [
-      client,
-      endpoint,
-      key,
-      recordStatus,
-      status,
-      JSON.stringify(headers),
-      body,
-      this.claim.ttl,
-    ];
-    const { rowCount } = await this.#transaction.query(this.statements.complete, values);
-    if (rowCount !== 1)
-      throw new Error('the record of this request is gone: something else deleted or changed it');
+    const { ttl } = this.claim;
+    const { complete, completeOrFail } = this.statements;
+    return {
+      text: this.#transaction.connection.sendsAtOnce ? completeOrFail : complete,
+      values: [client, endpoint, key, recordStatus, status, JSON.stringify(headers), body, ttl],
+    };
   }
+}
+
+function recordGone(cause?: unknown): Error {
+  return new Error('the record of this request is gone: something else deleted or changed it', { cause });
 }

@@ -56,8 +56,7 @@ export async function fencedTransaction<T>(
       const runner = dataSource.createQueryRunner();
       return work(runner.manager);
     });
-    await transaction.keepAndClose();
-    await transaction.commit('AfterTransactionCommit');
+    await transaction.commit('AfterTransactionCommit', await transaction.keepAndClose());
     return result;
   } catch (error) {
     const isLost = connection.lost || endsSession(error);

@@ -1,13 +1,14 @@
 import { setImmediate } from 'node:timers/promises';
-import type { ClientBase, QueryResult } from 'pg';
+import type { ClientBase } from 'pg';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { runInFrame } from '../core/ambient.js';
 import type { IsolationLevel } from '../core/store.js';
 import type { AfterCommit, EndOfTransaction } from './after-commit.js';
+import type { Statement } from './batch.js';
 import { broadcast, joinRunner } from './joined-query-runner.js';
 import { finishedError } from './late-work.js';
 import { ROLLBACK_PATIENCE, within, type PooledConnection } from './pooled-connection.js';
-import { failure, failureAtCommit } from './sqlstate.js';
+import { failure, failureAtCommit, problemOf } from './sqlstate.js';
 import { StatementQueue } from './statement-queue.js';
 import { COMMIT, ROLLBACK_TO_SAVEPOINT } from './statements.js';
 import { TransactionFrame, type Announced, type FrameOwner } from './transaction-frame.js';
@@ -92,53 +93,57 @@ export class OpenTransaction implements FrameOwner {
     return runInFrame(this.#root, work);
   }
 
-  /** For the library's own statements, once it is closed for the application's. */
-  query(text: string, values?: unknown[]): Promise<QueryResult> {
-    return this.connection.query(text, values);
-  }
-
-  /** Undoes what the application did since the savepoint, and closes. */
-  async undoAndClose(): Promise<void> {
+  /** Closes, undoing what the application did since the savepoint: by what is returned, to be sent before COMMIT. */
+  async undoAndClose(): Promise<Statement[]> {
     await this.#announceRollback();
     await this.#close();
-    await this.query(ROLLBACK_TO_SAVEPOINT);
     this.#root.deferred.length = 0;
+    return [{ text: ROLLBACK_TO_SAVEPOINT }];
   }
 
   /**
-   * Closes, keeping what the application did.
+   * Closes, keeping what the application did but for what is returned, to be sent before COMMIT.
    *
    * @throws whatever a subscriber throws.
    */
-  async keepAndClose(): Promise<void> {
+  async keepAndClose(): Promise<Statement[]> {
     await this.#announce('BeforeTransactionCommit');
     await this.#close();
     // One that has just ended has not heard of it yet.
     if (this.#root.openSavepoint) await setImmediate();
     // A nested transaction that nobody awaited is half done.
-    if (this.#root.openSavepoint) await this.query(`ROLLBACK TO SAVEPOINT ${this.#root.openSavepoint}`);
+    const { openSavepoint } = this.#root;
+    return openSavepoint ? [{ text: `ROLLBACK TO SAVEPOINT ${openSavepoint}` }] : [];
   }
 
   /**
-   * Commits, gives the connection back, and sees to what waits for that: `event` is what subscribers are told.
+   * Sends these last statements and COMMIT, gives the connection back, and sees to what waits for that: `event` is what
+   * subscribers are told.
    *
-   * @throws IdempotencyFailure when it did not commit, or when that is not known.
+   * @throws IdempotencyFailure when it did not commit, or when that is not known; for one of the last statements that failed,
+   *   its own error. Then everything is undone.
    */
-  async commit(event: EndOfTransaction): Promise<void> {
+  async commit(event: EndOfTransaction, last: readonly Statement[] = []): Promise<void> {
     this.#ended = true;
-    try {
-      // COMMIT of an aborted transaction answers ROLLBACK, and resolves.
-      const { command } = await this.query(COMMIT);
-      if (command === 'COMMIT') {
-        this.context.afterCommit.start(this.connection, event, this.#announced, this.#root.deferred);
-        return;
-      }
-    } catch (error) {
-      await this.#tellRolledBack(false);
-      throw failureAtCommit(error);
+    const { results, sent, error } = await this.connection.send([...last, { text: COMMIT }]);
+    const committed = results[last.length];
+    if (committed?.command === 'COMMIT') {
+      this.context.afterCommit.start(this.connection, event, this.#announced, this.#root.deferred);
+      return;
     }
-    await this.#tellRolledBack(true);
-    throw failure('IDEMPOTENCY_TRANSACTION_ABORTED');
+    if (committed) {
+      // COMMIT of an aborted transaction answers ROLLBACK, and resolves.
+      await this.#tellRolledBack(true);
+      throw failure('IDEMPOTENCY_TRANSACTION_ABORTED');
+    }
+    // A server that refused one of them skipped COMMIT. Where the connection is lost, only one that was not sent is sure.
+    const isRefusedBefore = results.length < last.length && problemOf(error).kind === 'refused';
+    if (sent <= last.length || isRefusedBefore) {
+      await (this.#rollingBack = this.#rollBack());
+      throw error;
+    }
+    await this.#tellRolledBack(false);
+    throw failureAtCommit(error);
   }
 
   /** Undoes everything, and gives the connection back; never throws. Only the first end counts, and all wait for it. */

@@ -1,7 +1,9 @@
 import { connect } from 'node:net';
 import type { ClientBase, Pool, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
+import { canSendAtOnce, sendAtOnce, type Answers, type Statement } from './batch.js';
 import { COMMIT, ROLLBACK } from './statements.js';
+import { PLAIN, type Tuning } from './tuning.js';
 
 /** Milliseconds that a rollback, and a statement under way before it, may take before the connection is closed. */
 export const ROLLBACK_PATIENCE = 1_000;
@@ -36,17 +38,26 @@ export class PooledConnection {
     this.#lost = true;
   };
 
+  /** Whether {@link send} sends several statements in one piece. */
+  readonly sendsAtOnce: boolean;
+
   private constructor(
     readonly client: ClientBase,
     private readonly giveBack: (error?: Error | boolean) => void,
+    private readonly tuning: Tuning,
   ) {
+    this.sendsAtOnce = tuning.pipeline && canSendAtOnce(client);
     client.on('error', this.#onError);
     this.#givenUp.catch(() => undefined);
   }
 
   /** Takes a connection; one that arrives after the timeout goes straight back. */
-  static async acquire(dataSource: DataSource, timeout: number): Promise<PooledConnection> {
-    const obtained = PooledConnection.#obtain(dataSource);
+  static async acquire(
+    dataSource: DataSource,
+    timeout: number,
+    tuning: Tuning = PLAIN,
+  ): Promise<PooledConnection> {
+    const obtained = PooledConnection.#obtain(dataSource, tuning);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
@@ -68,11 +79,11 @@ export class PooledConnection {
    * Listens before the pool's callback returns. The server may end a session in the same bytes that greet it, when it shuts
    * down or an administrator ends everybody's: whoever listened a microtask later would leave that error to the process.
    */
-  static #obtain(dataSource: DataSource): Promise<PooledConnection> {
+  static #obtain(dataSource: DataSource, tuning: Tuning): Promise<PooledConnection> {
     const { master } = dataSource.driver as unknown as PostgresPoolDriver;
     return new Promise((resolve, reject) => {
       master.connect((error, client, release) => {
-        if (client) resolve(new PooledConnection(client, release));
+        if (client) resolve(new PooledConnection(client, release, tuning));
         else reject(error ?? new Error('the pool gave no connection'));
       });
     });
@@ -91,7 +102,47 @@ export class PooledConnection {
   query<Row extends QueryResultRow>(text: string, values?: unknown[]): Promise<QueryResult<Row>> {
     if (this.#released) return this.#givenUp;
     this.#committing = text === COMMIT;
-    return Promise.race([this.client.query<Row>(text, values), this.#givenUp]);
+    const name = this.tuning.names.get(text);
+    const answer =
+      name === undefined
+        ? this.client.query<Row>(text, values)
+        : this.client.query<Row>({ name, text, ...(values && { values }) });
+    return Promise.race([answer, this.#givenUp]);
+  }
+
+  /**
+   * Sends statements one behind the other, and none behind one that failed: in one piece where the connection can, so that
+   * they cost one round trip. Never rejects.
+   */
+  async send(statements: readonly Statement[]): Promise<Answers> {
+    if (!this.sendsAtOnce || this.#released) return this.#sendOneByOne(statements);
+    this.#committing = statements.some(({ text }) => text === COMMIT);
+    const named = statements.map((statement) => ({
+      ...statement,
+      name: this.tuning.names.get(statement.text),
+    }));
+    return Promise.race([sendAtOnce(this.client, named), this.#givenUp]).catch((error: unknown) => ({
+      results: [],
+      sent: statements.length,
+      error,
+    }));
+  }
+
+  /** The same for statements none of which may fail. */
+  async sendAll(statements: readonly Statement[]): Promise<readonly QueryResult[]> {
+    const { results, error } = await this.send(statements);
+    if (results.length < statements.length) throw error;
+    return results;
+  }
+
+  async #sendOneByOne(statements: readonly Statement[]): Promise<Answers> {
+    const results: QueryResult[] = [];
+    try {
+      for (const { text, values } of statements) results.push(await this.query(text, values && [...values]));
+    } catch (error) {
+      return { results, sent: results.length + 1, error };
+    }
+    return { results, sent: statements.length };
   }
 
   /** Whether the transaction was undone; not where the server does not answer in time. */

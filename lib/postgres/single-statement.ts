@@ -7,11 +7,11 @@ import { failure, isConflict, problemOf } from './sqlstate.js';
 
 /** Takes a connection for one short piece of work, and gives it back; one that is silent for longer than `patience` is cut. */
 export async function acquireOnce<T>(
-  { dataSource, acquireTimeout }: PostgresStoreOptions,
+  { dataSource, acquireTimeout, tuning }: PostgresStoreOptions,
   work: (connection: PooledConnection) => Promise<T>,
   patience = acquireTimeout,
 ): Promise<T> {
-  const connection = await PooledConnection.acquire(dataSource, acquireTimeout);
+  const connection = await PooledConnection.acquire(dataSource, acquireTimeout, tuning);
   const timer = setTimeout(() => connection.close(), patience);
   try {
     const result = await work(connection);

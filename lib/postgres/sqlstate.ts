@@ -13,6 +13,8 @@ export const isConflict = (sqlState: string): boolean =>
   sqlState === SERIALIZATION_FAILURE || sqlState === '40P01';
 export const LOCK_NOT_AVAILABLE = '55P03';
 const IN_FAILED_TRANSACTION = '25P02';
+/** 22P02 invalid_text_representation. */
+const INVALID_TEXT = '22P02';
 
 interface ServerError {
   readonly code: string;
@@ -22,6 +24,12 @@ interface ServerError {
 function isServerError(error: unknown): error is ServerError {
   const { code, severity } = error as Partial<ServerError>;
   return typeof code === 'string' && code.length === 5 && typeof severity === 'string';
+}
+
+/** Whether it is the error that the completion of a record raises which is not there any more. */
+export function isRecordGone(error: unknown): boolean {
+  const problem = problemOf(error);
+  return problem.kind === 'refused' && problem.sqlState === INVALID_TEXT;
 }
 
 /** Tells an error reported by the server, which leaves the session usable, from a lost connection. */

@@ -4,9 +4,11 @@ import type { IsolationLevel } from '../core/store.js';
 /** Every statement this library sends, by name, for one table. Parameters are named in the comments' order. */
 export interface Statements {
   readonly begin: (isolation: IsolationLevel | undefined) => string;
+  readonly look: string;
   readonly claim: string;
   readonly takeOver: string;
   readonly complete: string;
+  readonly completeOrFail: string;
   readonly extend: string;
   readonly completeLease: string;
   readonly lapse: string;
@@ -67,23 +69,25 @@ export const COLUMNS = [
   'locked_until',
 ] as const;
 
+/** What a replay is made of. */
+const RECORDED =
+  'fingerprint, status, mode, format_version, response_status, response_headers, response_body, created_at';
+
 /** Milliseconds until a lease ends; null where there is none. */
 const REMAINING = `(extract(epoch FROM locked_until - clock_timestamp()) * 1000)::float8`;
 
 /** The statements for a table of that name; without a schema, the connection's search_path finds it. */
-export function statementsFor(
-  tableName: string,
-  schema: string | undefined,
-  serverVersion: number,
-): Statements {
-  const quoted = pg.escapeIdentifier(tableName);
+export function statementsFor(name: string, schema: string | undefined, serverVersion: number): Statements {
+  const quoted = pg.escapeIdentifier(name);
   const table = schema === undefined ? quoted : `${pg.escapeIdentifier(schema)}.${quoted}`;
   return {
     table,
     begin: (isolation) => (isolation ? `BEGIN ISOLATION LEVEL ${isolation} READ WRITE` : 'BEGIN READ WRITE'),
+    look: look(table),
     claim: claim(table, serverVersion),
     takeOver: takeOver(table),
     complete: complete(table),
+    completeOrFail: completeOrFail(table),
     extend: extend(table),
     completeLease: completeLease(table),
     lapse: lapse(table),
@@ -128,8 +132,8 @@ WITH guard AS MATERIALIZED (
   SELECT pg_try_advisory_xact_lock($1::bigint) AS free, current_setting('lock_timeout') AS lock_timeout,
          set_config('lock_timeout', $2, true), ${setLimits}
 ), existing AS MATERIALIZED (
-  SELECT fingerprint, status, mode, format_version, response_status, response_headers, response_body, created_at,
-         completed_at, attempt, expires_at > clock_timestamp() AS live, owner_token = $11::uuid AS mine,
+  SELECT ${RECORDED}, completed_at, attempt,
+         expires_at > clock_timestamp() AS live, owner_token = $11::uuid AS mine,
          ${REMAINING} AS remaining
     FROM ${table} WHERE client = $4 AND endpoint = $5 AND key = $6
 ), inserted AS (
@@ -176,6 +180,15 @@ RETURNING created_at AS claimed_at, attempt`;
 }
 
 /*
+ * $1 client, $2 endpoint, $3 key. A record to replay, found without a transaction; whatever else there is, the claim judges.
+ */
+function look(table: string): string {
+  return `
+SELECT ${RECORDED} FROM ${table}
+ WHERE client = $1 AND endpoint = $2 AND key = $3 AND status <> 'processing' AND expires_at > clock_timestamp()`;
+}
+
+/*
  * $1 client, $2 endpoint, $3 key, $4 status, $5 response status, $6 headers, $7 body, $8 time to live in milliseconds.
  *
  * Expiry runs from completion, and by clock_timestamp(): now() is when the transaction began.
@@ -186,6 +199,16 @@ UPDATE ${table}
    SET status = $4, response_status = $5, response_headers = $6, response_body = $7,
        completed_at = clock_timestamp(), expires_at = clock_timestamp() + $8 * interval '1 millisecond'
  WHERE client = $1 AND endpoint = $2 AND key = $3 AND status = 'processing'`;
+}
+
+/*
+ * The same, sent along with COMMIT: where there is no such row it fails, so that nothing is committed without a record. The
+ * cast is what fails; its text becomes the error's message.
+ */
+function completeOrFail(table: string): string {
+  return `
+WITH done AS (${complete(table)} RETURNING 1)
+SELECT CAST(CASE count(*) WHEN 1 THEN '1' ELSE 'the record of this request is gone' END AS integer) FROM done`;
 }
 
 /*

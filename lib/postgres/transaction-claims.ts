@@ -1,8 +1,17 @@
 import { IdempotencyFailure } from '../core/errors.js';
+import { lockNumber } from '../core/identity.js';
 import type { Claim, ClaimOutcome, IsolationLevel } from '../core/store.js';
 import type { AfterCommit } from './after-commit.js';
-import { sendClaim, sendTakeOver, type Finding } from './claim-statement.js';
+import {
+  claimFinding,
+  claimStatement,
+  sendLook,
+  takeOverFinding,
+  takeOverStatement,
+  type Finding,
+} from './claim-statement.js';
 import { ClaimedTransaction } from './claimed-transaction.js';
+import { CompletedHere } from './completed-here.js';
 import { acquire } from './acquire.js';
 import type { PooledConnection } from './pooled-connection.js';
 import { ormIsolation, type PostgresStoreOptions } from './store-options.js';
@@ -15,23 +24,32 @@ const CLAIM_ATTEMPTS = 3;
 /** What is left to find once that which has expired was taken over, or could not be. */
 type Found = Exclude<Finding, { kind: 'expired' }>;
 
+/** A claim with the number of its lock, and the attempt that it may take over, of those whose outcome is unknown. */
+interface Claiming {
+  readonly claim: Claim;
+  readonly lock: string;
+  readonly lapsed: number | null;
+}
+
 /** Claims inside the transaction that the handler will run in. */
 export class TransactionClaims {
+  readonly #completedHere = new CompletedHere();
+
   constructor(
     private readonly options: PostgresStoreOptions,
     private readonly afterCommit: AfterCommit,
   ) {}
 
   claim(claim: Claim): Promise<ClaimOutcome> {
-    return this.#claim(claim, null);
+    const lock = lockNumber(this.options.statements.table, claim.identity);
+    return this.#claim({ claim, lock, lapsed: null });
   }
 
-  /** @param lapsed - The attempt that may be taken over, of those whose outcome is unknown. */
-  async #claim(claim: Claim, lapsed: number | null): Promise<ClaimOutcome> {
+  async #claim(claiming: Claiming): Promise<ClaimOutcome> {
     const connection = await acquire(this.options);
     // A connection that stays silent must not keep the request waiting; subscribers may take their time.
     const timer = setTimeout(() => connection.release(true), this.options.acquireTimeout);
-    const outcome = await this.#attempts(connection, claim, lapsed).finally(() => clearTimeout(timer));
+    const outcome = await this.#attempts(connection, claiming).finally(() => clearTimeout(timer));
     if (!(outcome instanceof ClaimedTransaction)) return outcome;
     await outcome.announce();
     return { kind: 'claimed', execution: outcome };
@@ -39,17 +57,21 @@ export class TransactionClaims {
 
   async #attempts(
     connection: PooledConnection,
-    claim: Claim,
-    lapsed: number | null,
+    claiming: Claiming,
   ): Promise<ClaimedTransaction | ClaimOutcome> {
     for (let attempt = 1; attempt <= CLAIM_ATTEMPTS; attempt++) {
       try {
-        const finding = await this.#attempt(connection, claim, lapsed);
-        if (finding.kind === 'claimed') return await this.#open(connection, claim, finding);
+        const replay = await this.#look(connection, claiming);
+        if (replay) {
+          connection.release();
+          return replay;
+        }
+        const finding = await this.#attempt(connection, claiming);
+        if (finding.kind === 'claimed') return this.#open(connection, claiming, finding);
         if (finding.kind !== 'again') {
           // The answer need not wait for it, so that a replay costs no further round trip.
           void connection.rollBackAndRelease();
-          return this.#outcome(finding, claim);
+          return this.#outcome(finding, claiming);
         }
       } catch (error) {
         const problem = problemOf(error);
@@ -63,25 +85,47 @@ export class TransactionClaims {
     return { kind: 'in-progress' };
   }
 
-  async #attempt(connection: PooledConnection, claim: Claim, lapsed: number | null): Promise<Found> {
-    const { statements } = this.options;
-    await connection.query(statements.begin(this.#isolation(claim)));
-    const finding = await sendClaim(connection, statements, claim, null);
-    const isTaken = finding.kind === 'expired' || (finding.kind === 'lapsed' && finding.attempt === lapsed);
-    if (!isTaken) return finding;
-    const found = finding.kind === 'lapsed' ? finding.attempt : null;
-    return (await sendTakeOver(connection, statements, claim, null, found)) ?? { kind: 'in-progress' };
+  /** Where a record is likely, one statement without a transaction finds it. It decides nothing but a replay. */
+  async #look(
+    connection: PooledConnection,
+    { claim, lock }: Claiming,
+  ): Promise<Extract<Finding, { kind: 'recorded' }> | undefined> {
+    if (!this.#completedHere.has(lock)) return undefined;
+    const replay = await sendLook(connection, this.options.statements, claim);
+    if (!replay) this.#completedHere.delete(lock);
+    return replay;
   }
 
-  #outcome(finding: Exclude<Found, { kind: 'claimed' | 'again' }>, claim: Claim): ClaimOutcome {
-    switch (finding.kind) {
-      case 'lapsed': {
-        const takeOver = (): Promise<ClaimOutcome> => this.#claim(claim, finding.attempt);
-        return { kind: 'unresolved', attempt: { ...finding, takeOver } };
-      }
-      default:
-        return finding;
+  async #attempt(connection: PooledConnection, { claim, lock, lapsed }: Claiming): Promise<Found> {
+    const { statements } = this.options;
+    const savepoint = storesErrors(claim) ? [{ text: SAVEPOINT }] : [];
+    // In one piece with the claim it costs nothing, and does no harm where there is nothing to undo.
+    const early = connection.sendsAtOnce ? savepoint : [];
+    const begin = { text: statements.begin(this.#isolation(claim)) };
+    const [, answer] = await connection.sendAll([
+      begin,
+      claimStatement(statements, claim, null, lock),
+      ...early,
+    ]);
+    let finding = claimFinding(answer);
+    if (finding.kind === 'expired' || (finding.kind === 'lapsed' && finding.attempt === lapsed)) {
+      const found = finding.kind === 'lapsed' ? finding.attempt : null;
+      // The savepoint is made anew: to go back to the first would undo the takeover.
+      const [taken] = await connection.sendAll([
+        takeOverStatement(statements, claim, null, found, lock),
+        ...early,
+      ]);
+      finding = takeOverFinding(taken) ?? { kind: 'in-progress' };
     }
+    if (finding.kind === 'claimed' && early.length < savepoint.length) await connection.sendAll(savepoint);
+    return finding;
+  }
+
+  #outcome(finding: Exclude<Found, { kind: 'claimed' | 'again' }>, claiming: Claiming): ClaimOutcome {
+    if (finding.kind === 'recorded') this.#completedHere.add(claiming.lock);
+    if (finding.kind !== 'lapsed') return finding;
+    const takeOver = (): Promise<ClaimOutcome> => this.#claim({ ...claiming, lapsed: finding.attempt });
+    return { kind: 'unresolved', attempt: { ...finding, takeOver } };
   }
 
   #isolation({ mode }: Claim): IsolationLevel | undefined {
@@ -90,18 +134,21 @@ export class TransactionClaims {
     );
   }
 
-  async #open(
+  #open(
     connection: PooledConnection,
-    claim: Claim,
+    { claim, lock }: Claiming,
     claimed: { createdAt: Date; attempt: number },
-  ): Promise<ClaimedTransaction> {
-    const { mode } = claim;
-    if (mode.kind === 'transaction' && mode.storesErrors) await connection.query(SAVEPOINT);
+  ): ClaimedTransaction {
     const { dataSource, statements, defaultIsolation, acquireTimeout: patience } = this.options;
     const isolation = this.#isolation(claim) ?? defaultIsolation;
     const context = { dataSource, isolation, patience, afterCommit: this.afterCommit };
-    return new ClaimedTransaction(connection, claim, statements, context, claimed);
+    const onCompleted = (): void => this.#completedHere.add(lock);
+    return new ClaimedTransaction(connection, claim, statements, context, claimed, onCompleted);
   }
+}
+
+function storesErrors({ mode }: Claim): boolean {
+  return mode.kind === 'transaction' && mode.storesErrors;
 }
 
 /** Gives up a claim: another's lock stood in the way, or the store cannot say. */

@@ -5,6 +5,7 @@ import { Test } from '@nestjs/testing';
 import { TypeOrmModule, type TypeOrmModuleOptions } from '@nestjs/typeorm';
 import { IdempotencyModule, sharedClient, type IdempotencyModuleOptions } from 'nestjs-pg-idempotency';
 import { Order, Wallet } from './shop.js';
+import { TUNING } from './tuning.js';
 
 /** The HTTP adapters every end-to-end test runs on. */
 export const ADAPTERS = ['express', 'fastify'] as const;
@@ -16,7 +17,7 @@ export interface TestAppOptions {
   readonly controllers?: Type[];
   readonly providers?: ModuleMetadata['providers'];
   readonly imports?: ModuleMetadata['imports'];
-  /** Default: one shared client, no purge timer. */
+  /** Default: one shared client, no purge timer, the {@link TUNING} of the run. */
   readonly idempotency?: Partial<IdempotencyModuleOptions>;
   /** In place of the module made from `idempotency`. */
   readonly idempotencyModule?: DynamicModule;
@@ -41,7 +42,12 @@ export async function startApp(options: TestAppOptions): Promise<TestApp> {
   const { adapter, databaseUrl, controllers = [], providers = [], imports = [], poolSize = 10 } = options;
   const idempotency =
     options.idempotencyModule ??
-    IdempotencyModule.forRoot({ client: sharedClient('tests'), purge: false, ...options.idempotency });
+    IdempotencyModule.forRoot({
+      client: sharedClient('tests'),
+      purge: false,
+      tuning: TUNING,
+      ...options.idempotency,
+    });
   const builder = Test.createTestingModule({
     imports: [
       TypeOrmModule.forRoot({

@@ -6,8 +6,11 @@ import type { Claim, ClaimMode, ClaimOutcome, Execution, UnresolvedAttempt } fro
 import { joinDataSource } from '../../lib/postgres/ambient-data-source.js';
 import { inspectDatabase } from '../../lib/postgres/boot-checks.js';
 import { PostgresStore } from '../../lib/postgres/postgres-store.js';
+import { tuningFor } from '../../lib/postgres/tuning.js';
+import type { TuningOptions } from '../../lib/idempotency.options.js';
 import { eventually } from './conditions.js';
 import { createTestDatabase, type TestDatabase } from './database.js';
+import { TUNING } from './tuning.js';
 
 export const RESPONSE: RecordedResponse = {
   status: 201,
@@ -29,6 +32,8 @@ export interface StoreBenchOptions {
   readonly acquireTimeout?: number;
   readonly url?: string;
   readonly subscribers?: (new () => EntitySubscriberInterface)[];
+  /** Default: that of the run. */
+  readonly tuning?: TuningOptions;
 }
 
 /** The store on a pool of its own, with no HTTP in front of it: what it answers, and what is in the database. */
@@ -51,7 +56,13 @@ export class StoreBench {
 
   static async on(
     database: TestDatabase,
-    { poolSize = 4, acquireTimeout = 5_000, url = database.url, subscribers = [] }: StoreBenchOptions,
+    {
+      poolSize = 4,
+      acquireTimeout = 5_000,
+      url = database.url,
+      subscribers = [],
+      tuning = TUNING,
+    }: StoreBenchOptions,
     owned = false,
   ): Promise<StoreBench> {
     const dataSource = new DataSource({ type: 'postgres', url, poolSize, subscribers });
@@ -59,7 +70,12 @@ export class StoreBench {
     const settings = { table: 'idempotency_records', schema: undefined, allowAsynchronousCommit: true };
     const inspected = await inspectDatabase(dataSource, settings);
     const leave = joinDataSource(dataSource);
-    const store = new PostgresStore({ dataSource, ...inspected, acquireTimeout });
+    const store = new PostgresStore({
+      dataSource,
+      ...inspected,
+      acquireTimeout,
+      tuning: tuningFor(tuning, inspected.statements),
+    });
     return new StoreBench(database, dataSource, store, leave, owned);
   }
 

@@ -15,6 +15,7 @@ import { DataSource, type Repository } from 'typeorm';
 import { eventually } from './conditions.js';
 import type { TestDatabase } from './database.js';
 import { Order, Wallet } from './shop.js';
+import { TUNING } from './tuning.js';
 
 export interface WorkerOptions {
   readonly databaseUrl: string;
@@ -50,6 +51,7 @@ export class Worker {
           IdempotencyModule.forRoot({
             client: sharedClient('unused'),
             purge: false,
+            tuning: TUNING,
             observer: { observe: (event) => void events.push(event) },
             ...idempotency,
           }),

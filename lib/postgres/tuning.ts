@@ -1,0 +1,39 @@
+import { createHash } from 'node:crypto';
+import type { Statements } from './statements.js';
+
+/** How statements are sent. */
+export interface Tuning {
+  /** Whether several go to the server in one piece, where the client can. */
+  readonly pipeline: boolean;
+  /** The name under which the server keeps a statement prepared, by its text; none for what is parsed each time. */
+  readonly names: ReadonlyMap<string, string>;
+}
+
+/** One after the other, none prepared: what works everywhere. */
+export const PLAIN: Tuning = { pipeline: false, names: new Map() };
+
+/** What every request sends. What is rare is not worth the memory that a prepared statement takes in each session. */
+const HOT = [
+  'claim',
+  'look',
+  'complete',
+  'completeOrFail',
+  'completeLease',
+  'extend',
+  'fenceLock',
+  'fence',
+] as const;
+
+/** The tuning that the options ask for. */
+export function tuningFor(
+  { pipeline = false, preparedStatements = false }: { pipeline?: boolean; preparedStatements?: boolean },
+  statements: Statements,
+): Tuning {
+  const texts = preparedStatements ? HOT.map((statement) => statements[statement]) : [];
+  return { pipeline, names: new Map(texts.map((text) => [text, nameOf(text)])) };
+}
+
+/** Another name for another text: one connection may serve several tables, and several releases behind a pooler. */
+function nameOf(text: string): string {
+  return `idempotency_${createHash('sha256').update(text).digest('hex').slice(0, 32)}`;
+}
