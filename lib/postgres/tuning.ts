@@ -29,11 +29,14 @@ export function tuningFor(
   { pipeline = false, preparedStatements = false }: { pipeline?: boolean; preparedStatements?: boolean },
   statements: Statements,
 ): Tuning {
-  const texts = preparedStatements ? HOT.map((statement) => statements[statement]) : [];
-  return { pipeline, names: new Map(texts.map((text) => [text, nameOf(text)])) };
+  const prepared = preparedStatements ? HOT : [];
+  const names = prepared.map(
+    (statement) => [statements[statement], nameOf(statement, statements[statement])] as const,
+  );
+  return { pipeline, names: new Map(names) };
 }
 
-/** Another name for another text: one connection may serve several tables, and several releases behind a pooler. */
-function nameOf(text: string): string {
-  return `idempotency_${createHash('sha256').update(text).digest('hex').slice(0, 32)}`;
+/** Another name for another text: one session may serve several tables, and behind a pooler several releases. */
+function nameOf(statement: string, text: string): string {
+  return `idempotency_${statement}_${createHash('sha256').update(text).digest('hex').slice(0, 32)}`;
 }

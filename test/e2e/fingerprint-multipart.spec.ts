@@ -3,6 +3,7 @@ import multer from 'multer';
 import { randomUUID } from 'node:crypto';
 import { readdir, rm } from 'node:fs/promises';
 import { request as startHttpRequest, type IncomingMessage } from 'node:http';
+import { isClaim } from '../helpers/commit-faults.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { sendRequest, type HttpResponse } from '../helpers/http.js';
 import { field, file, multipartBody, postMultipart, type Part } from '../helpers/multipart.js';
@@ -427,7 +428,7 @@ describe('an upload on Express', () => {
     it('frees its key when one gives up before it is claimed', async () => {
       const [asked, told] = [deferred(), deferred()];
       const stop = proxy.onClientData(async (chunk): Promise<'forward'> => {
-        if (chunk.includes('pg_try_advisory_xact_lock')) {
+        if (isClaim(chunk)) {
           asked.resolve();
           await told.promise;
         }

@@ -5,6 +5,7 @@ import { InjectDataSource, InjectRepository } from '@nestjs/typeorm';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { DataSource, Repository } from 'typeorm';
 import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { isClaim } from '../helpers/commit-faults.js';
 import { deferred, eventually, type Deferred } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
@@ -274,7 +275,7 @@ describe.each(ADAPTERS)('limits (%s)', (adapter) => {
 
     it('answers although the database went silent at the claim', async () => {
       const paused = proxy.onClientData((chunk) => {
-        if (!chunk.includes('pg_try_advisory_xact_lock')) return 'forward';
+        if (!isClaim(chunk)) return 'forward';
         paused();
         proxy.pause();
         return 'forward';

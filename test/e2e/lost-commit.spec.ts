@@ -4,7 +4,7 @@ import { InjectDataSource, InjectRepository } from '@nestjs/typeorm';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { DataSource, Repository } from 'typeorm';
 import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
-import { cutBeforeCommit, loseCommitAnswer } from '../helpers/commit-faults.js';
+import { cutBeforeCommit, loseCommitAnswer, isClaim } from '../helpers/commit-faults.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
@@ -189,7 +189,7 @@ describe.each(ADAPTERS)('a database that fails (%s)', (adapter) => {
       let ran = false;
       meanwhile = async () => void (ran = true);
       const disarm = proxy.onClientData((chunk) => {
-        if (!chunk.includes('pg_try_advisory_xact_lock')) return 'forward';
+        if (!isClaim(chunk)) return 'forward';
         disarm();
         return 'cut-before';
       });

@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { BadGatewayException, ConflictException } from '@nestjs/common';
 import { ADAPTERS } from '../helpers/app.js';
+import { isClaim } from '../helpers/commit-faults.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import type { HttpResponse } from '../helpers/http.js';
@@ -209,7 +210,7 @@ describe.each(ADAPTERS)('duplicates in one process (%s)', (adapter) => {
     let cut: () => void = () => undefined;
     const everybodyWaits = new Promise<void>((resolve) => (cut = resolve));
     const disarm = proxy.onClientData(async (chunk) => {
-      if (!chunk.includes('pg_try_advisory_xact_lock')) return 'forward';
+      if (!isClaim(chunk)) return 'forward';
       claims++;
       await everybodyWaits;
       return 'cut-before';
@@ -227,7 +228,7 @@ describe.each(ADAPTERS)('duplicates in one process (%s)', (adapter) => {
     const original = await stage.send('slow', 'recorded');
     let claims = 0;
     const disarm = proxy.onClientData((chunk) => {
-      if (chunk.includes('pg_try_advisory_xact_lock')) claims++;
+      if (isClaim(chunk)) claims++;
       return 'forward';
     });
     const first = await stage.sendAndArrive(50, 'slow', 'recorded');

@@ -9,6 +9,7 @@ import { postJson, type HttpResponse } from '../helpers/http.js';
 import { untilLapsed } from '../helpers/leases.js';
 import { concurrently, KillTally } from '../helpers/kill-run.js';
 import { retryUntilAnswered } from '../helpers/retrying-client.js';
+import { TUNING } from '../helpers/tuning.js';
 import { startVictim, type Place, type Victim } from '../helpers/victim.js';
 
 /*
@@ -27,6 +28,7 @@ const SAMPLE = 2;
 const AT_ONCE = 4;
 
 const STATEMENTS = statementsFor('idempotency_records', undefined, 180_000);
+const COMPLETE = TUNING.pipeline ? 'completeOrFail' : 'complete';
 const NAMES = new Map(
   Object.entries(STATEMENTS).flatMap(([name, text]) => (typeof text === 'string' ? [[text, name]] : [])),
 );
@@ -97,7 +99,7 @@ describe.each(ADAPTERS)('killed at every point (%s)', (adapter) => {
   it('knows the points from a traced run', () => {
     const first = [...tags('transaction first')];
     expect(first).toEqual(
-      expect.arrayContaining(['begin', 'claim', 'savepoint', 'insert', 'complete', 'commit', 'client']),
+      expect.arrayContaining(['begin', 'claim', 'savepoint', 'insert', COMPLETE, 'commit', 'client']),
     );
     expect(tags('transaction replay')).toEqual(expect.arrayContaining(['claim', 'client']));
     expect(tags('lease first')).toEqual(
@@ -240,18 +242,21 @@ describe.each(ADAPTERS)('killed at every point (%s)', (adapter) => {
   }
 
   function tags(traced: string): string[] {
-    return traces.get(traced)!.map(tagOf);
+    return traces.get(traced)!.flatMap(tagsOf);
   }
 });
 
-/** A short name for what was written: of the library's statement, or the first word of another, or who it went to. */
-function tagOf({ peer, what }: Place): string {
-  if (peer !== 'database') return peer;
-  return NAMES.get(what) ?? /^\s*(\w+)/.exec(what)![1]!.toLowerCase();
+/**
+ * Short names for what was written: of the library's statements, or the first word of others, or who it went to. One write may
+ * hold several statements.
+ */
+function tagsOf({ peer, what }: Place): string[] {
+  if (peer !== 'database') return [peer];
+  return what.split('; ').map((text) => NAMES.get(text) ?? /^\s*(\w+)/.exec(text)![1]!.toLowerCase());
 }
 
 function nameOf({ route, past, moment, place }: Point): string {
-  return `${route}, ${past}, ${moment} ${tagOf(place)} ${place.occurrence}`;
+  return `${route}, ${past}, ${moment} ${tagsOf(place).join('+')} ${place.occurrence}`;
 }
 
 /** Held up until its lease has been extended, a request in lease mode has a heartbeat to be killed at. */

@@ -51,3 +51,8 @@ export function isCommit(chunk: Buffer): boolean {
 export function isCommitAnswer(chunk: Buffer): boolean {
   return chunk.includes('C\0\0\0\x0bCOMMIT\0');
 }
+
+/** Whether these bytes hold a claim: its text, or the name under which the server has it prepared. */
+export function isClaim(chunk: Buffer): boolean {
+  return chunk.includes('pg_try_advisory_xact_lock') || chunk.includes('\0idempotency_claim_');
+}

@@ -122,9 +122,13 @@ function peerOf(socket: Socket): Peer | undefined {
   return socket.remotePort === command.ports.provider ? 'provider' : 'client';
 }
 
-/** The texts of the statements in messages of PostgreSQL's frontend: simple queries, and those that are parsed. */
+/** What was prepared, by its name. Every session is taken to have prepared the same under it. */
+const prepared = new Map<string, string>();
+
+/** The texts of the statements in messages of PostgreSQL's frontend: simple queries, parsed ones, and prepared ones. */
 function statementsIn(bytes: Buffer): string[] {
   const found: string[] = [];
+  let parsed: string | undefined;
   for (let at = 0; at + 5 <= bytes.length; at += 1 + bytes.readInt32BE(at + 1)) {
     const type = String.fromCharCode(bytes[at]!);
     // What opens a session begins with its length, that is with a zero.
@@ -132,7 +136,13 @@ function statementsIn(bytes: Buffer): string[] {
     const end = at + 1 + bytes.readInt32BE(at + 1);
     const [first = '', second = ''] = bytes.toString('utf8', at + 5, end).split('\0');
     if (type === 'Q') found.push(first);
-    if (type === 'P') found.push(second);
+    if (type === 'P') {
+      parsed = first;
+      found.push(second);
+      prepared.set(first, second);
+    }
+    // A portal for what was prepared before.
+    if (type === 'B' && second !== '' && second !== parsed) found.push(prepared.get(second) ?? second);
   }
   return found;
 }

@@ -10,7 +10,7 @@ export type Peer = 'database' | 'provider' | 'client';
 /** One write of a process, as it can be found again in another run. */
 export interface Place {
   readonly peer: Peer;
-  /** The text of the statement that goes to the database; otherwise empty. */
+  /** The texts of the statements that go to the database, joined by `; `; otherwise empty. */
   readonly what: string;
   /** Counts from 1 among the same. */
   readonly occurrence: number;

@@ -1,0 +1,200 @@
+import type { Server } from 'node:http';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { UnprocessableEntityException } from '@nestjs/common';
+import { currentExecution, type TuningOptions } from 'nestjs-pg-idempotency';
+import { ADAPTERS } from '../helpers/app.js';
+import { deferred, eventually } from '../helpers/conditions.js';
+import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
+import { createShop, Order } from '../helpers/shop.js';
+import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
+import { countWire, type WireCount, type WireCounter } from '../helpers/wire-count.js';
+import { Workbench, type Script, type Tools } from '../helpers/workbench.js';
+
+/** BEGIN, two statements, COMMIT: what the handler costs by itself. */
+const BARE = 4;
+
+const ROUTES = {
+  'no-errors': { response: { statuses: [200, 201] } },
+  lease: { mode: 'lease' },
+} as const;
+
+const twoStatements = async ({ orders, manager }: Pick<Tools, 'orders' | 'manager'>): Promise<Order> => {
+  await manager.query('UPDATE wallets SET balance = balance - 1');
+  return orders.save({ item: 'book', price: 1 });
+};
+const bare: Script = ({ dataSource }) =>
+  dataSource.transaction((manager) => twoStatements({ manager, orders: manager.getRepository(Order) }));
+const refusing: Script = async (tools) => {
+  await twoStatements(tools);
+  throw new UnprocessableEntityException();
+};
+const fenced: Script = (tools) => currentExecution()?.transaction(() => twoStatements(tools));
+const nothing: Script = () => ({});
+
+/** An application, and what it says to the database. */
+interface Process {
+  readonly bench: Workbench;
+  readonly proxy: TcpProxy;
+  readonly wire: WireCounter;
+}
+
+/** Round trips for each kind of request, as the documentation states them. */
+interface Budget {
+  readonly tuning: TuningOptions;
+  readonly first: number;
+  readonly withoutErrors: number;
+  readonly thrown: number;
+  /** A replay of what another process completed. */
+  readonly foreignReplay: number;
+}
+
+const BUDGETS: Readonly<Record<string, Budget>> = {
+  untuned: { tuning: {}, first: BARE + 3, withoutErrors: BARE + 2, thrown: BARE + 4, foreignReplay: 3 },
+  pipelined: {
+    tuning: { pipeline: true },
+    first: BARE,
+    withoutErrors: BARE,
+    thrown: BARE,
+    foreignReplay: 2,
+  },
+};
+
+describe.each(ADAPTERS.flatMap((adapter) => Object.keys(BUDGETS).map((name) => ({ adapter, name }))))(
+  'the cost of a request, $name on $adapter',
+  ({ adapter, name }) => {
+    const budget = BUDGETS[name]!;
+    let database: TestDatabase;
+    let one: Process;
+    let other: Process;
+
+    const start = async (): Promise<Process> => {
+      const proxy = await startDatabaseProxy(database.url);
+      const wire = countWire(proxy);
+      const idempotency = { tuning: budget.tuning };
+      const databaseUrl = proxy.url(database.url);
+      const bench = await Workbench.on(database, { adapter, routes: ROUTES, databaseUrl, idempotency });
+      return { bench, proxy, wire };
+    };
+
+    /** What passes while that is done, and until everything is back. */
+    const costOf = async (
+      { bench, wire }: Process,
+      work: () => Promise<{ status: number }>,
+      status = 201,
+    ): Promise<WireCount> => {
+      await bench.idle();
+      wire.take();
+      expect((await work()).status).toBe(status);
+      await bench.idle();
+      return wire.take();
+    };
+
+    beforeAll(async () => {
+      database = await createTestDatabase();
+      await createShop(database);
+      [one, other] = [await start(), await start()];
+      // A session each, so that none is opened while something is counted.
+      for (const { bench } of [one, other]) await bench.run(nothing);
+    });
+
+    afterEach(() => one.bench.reset());
+
+    afterAll(async () => {
+      for (const { bench, proxy } of [one, other]) {
+        await bench.app.close();
+        await proxy.close();
+      }
+      await database.drop();
+    });
+
+    it('of the bare handler is what it is compared with', async () => {
+      const cost = await costOf(one, () => one.bench.run(bare, { route: 'plain' }));
+      expect(cost).toEqual({ roundTrips: BARE, commits: 1 });
+    });
+
+    it.each([
+      ['that may store errors', 'run', 'first'],
+      ['that stores none', 'no-errors', 'withoutErrors'],
+    ] as const)('in transaction mode is bounded, on a route %s', async (_what, route, part) => {
+      const cost = await costOf(one, () => one.bench.run(twoStatements, { route }));
+      expect(cost).toEqual({ roundTrips: budget[part], commits: 1 });
+    });
+
+    it('of an error that is recorded takes one commit as well', async () => {
+      const cost = await costOf(one, () => one.bench.run(refusing), 422);
+      expect(cost).toEqual({ roundTrips: budget.thrown, commits: 1 });
+    });
+
+    it('of a replay in the process that completed the request is one round trip', async () => {
+      const replay = (): Promise<{ status: number }> => one.bench.run(twoStatements, { key: 'again' });
+      await replay();
+      expect(await costOf(one, replay)).toEqual({ roundTrips: 1, commits: 0 });
+    });
+
+    it('of a replay in another process is what a claim costs, and one round trip from then on', async () => {
+      const run = ({ bench }: Process): Promise<{ status: number }> =>
+        bench.run(twoStatements, { key: 'again' });
+      await run(one);
+      expect(await costOf(other, () => run(other))).toEqual({ roundTrips: budget.foreignReplay, commits: 0 });
+      expect(await costOf(other, () => run(other))).toEqual({ roundTrips: 1, commits: 0 });
+    });
+
+    it('of a replay does not contain its ROLLBACK, which goes behind the answer', async () => {
+      await one.bench.run(twoStatements, { key: 'behind' });
+      const answered = deferred();
+      const stop = other.proxy.onClientData(async (chunk): Promise<undefined> => {
+        if (chunk.includes('ROLLBACK\0')) await answered.promise;
+      });
+      const cost = await costOf(other, async () => {
+        const answer = await other.bench.run(twoStatements, { key: 'behind' });
+        expect(answer.headers['idempotency-replayed']).toBe('true');
+        answered.resolve();
+        return answer;
+      });
+      stop();
+      expect(cost.roundTrips).toBe(budget.foreignReplay);
+    });
+
+    it('of a duplicate that waits in the process of the first is nothing', async () => {
+      const [inside, go] = [deferred(), deferred()];
+      const slow: Script = async (tools) => {
+        inside.resolve();
+        await go.promise;
+        return twoStatements(tools);
+      };
+      const waiting = 5;
+      const together = await costOf(one, async () => {
+        const first = one.bench.run(slow, { key: 'together' });
+        await inside.promise;
+        const others = Array.from({ length: waiting }, () => one.bench.run(slow, { key: 'together' }));
+        const server = one.bench.app.app.getHttpServer() as Server;
+        await eventually(() => countOf(server).then((count) => count > waiting));
+        go.resolve();
+        const replays = await Promise.all(others);
+        expect(replays.map(({ headers }) => headers['idempotency-replayed'])).toEqual(
+          Array(waiting).fill('true'),
+        );
+        return first;
+      });
+      expect(together).toEqual({ roundTrips: budget.first, commits: 1 });
+    });
+
+    it('in lease mode is a claim and a completion, each of which commits by itself', async () => {
+      const key = 'leased';
+      const run = (): Promise<{ status: number }> => one.bench.run(nothing, { route: 'lease', key });
+      expect(await costOf(one, run)).toEqual({ roundTrips: 2, commits: 0 });
+      expect(await costOf(one, run)).toEqual({ roundTrips: 1, commits: 0 });
+    });
+
+    it('of a fenced transaction is two statements more than without the fence', async () => {
+      const cost = await costOf(one, () => one.bench.run(fenced, { route: 'lease' }));
+      expect(cost).toEqual({ roundTrips: 2 + BARE + 2, commits: 1 });
+    });
+  },
+);
+
+function countOf(server: Server): Promise<number> {
+  return new Promise((resolve, reject) =>
+    server.getConnections((error, count) => (error ? reject(error) : resolve(count))),
+  );
+}
