@@ -159,6 +159,17 @@ const complete = [
   },
 ].map((mutant) => ({ within: 'complete', ...mutant }));
 
+const sentAlong = [
+  { name: 'commits without a record', from: "ELSE 'the record of this request is gone'", to: "ELSE '0'" },
+  { name: 'never commits', from: "WHEN 1 THEN '1'", to: "WHEN 2 THEN '1'" },
+].map((mutant) => ({ within: 'completeOrFail', ...mutant }));
+
+const look = [
+  ...withoutIdentity('look', ['$1', '$2', '$3']),
+  { name: 'what runs', from: " AND status <> 'processing'", to: '' },
+  { name: 'what has expired', from: ' AND expires_at > clock_timestamp()', to: '' },
+].map((mutant) => ({ within: 'look', ...mutant }));
+
 const leases = [
   { within: 'extend', name: 'whoever owns it', from: TOKEN, to: ' AND $4::uuid IS NOT NULL' },
   { within: 'extend', name: 'whatever its status', from: PROCESSING, to: '' },
@@ -250,4 +261,14 @@ const others = [
   ...withoutIdentity('settleRecord', ['$2', '$3', '$4']),
 ];
 
-export const mutants = [...claim, ...limits, ...takeOver, ...complete, ...leases, ...fences, ...others];
+export const mutants = [
+  ...claim,
+  ...limits,
+  ...takeOver,
+  ...complete,
+  ...sentAlong,
+  ...look,
+  ...leases,
+  ...fences,
+  ...others,
+];

@@ -42,6 +42,8 @@ const BY_STATEMENT = {
   limits: [...TRANSACTION, 'faults/vanished-host', ...LEASE],
   takeOver: ['integration/take-over', 'e2e/expiry', ...LEASE, ...SLOW, ...ADMIN],
   complete: [...TRANSACTION, 'integration/service', 'faults/two-releases'],
+  completeOrFail: ['integration/store-pipeline'],
+  look: ['integration/store-pipeline'],
   releaseRecord: ADMIN,
   settleRecord: ADMIN,
   purge: ['integration/purge', 'e2e/expiry'],
