@@ -2,6 +2,7 @@ import { IdempotencyFailure } from '../core/errors.js';
 import type { RecordedResponse } from '../core/record.js';
 import type { Claim, Execution } from '../core/store.js';
 import type { Statement } from './batch.js';
+import { ExecutionSignal } from './execution-signal.js';
 import { HandlerExecution, overReason } from './handler-execution.js';
 import { OpenTransaction, type TransactionContext } from './open-transaction.js';
 import type { PooledConnection } from './pooled-connection.js';
@@ -27,7 +28,7 @@ export class ClaimedTransaction implements Execution {
   readonly createdAt: Date;
   readonly attempt: number;
   readonly #transaction: OpenTransaction;
-  readonly #abort = new AbortController();
+  readonly #signal = new ExecutionSignal();
 
   constructor(
     connection: PooledConnection,
@@ -41,7 +42,7 @@ export class ClaimedTransaction implements Execution {
     this.attempt = attempt;
     const { dataSource } = context;
     const execution = new HandlerExecution(claim, this, {
-      signal: () => this.#abort.signal,
+      signal: () => this.#signal.signal,
       // Both join by being called from inside.
       manager: () => dataSource.manager,
       transaction: (work) => dataSource.transaction(work),
@@ -101,7 +102,8 @@ export class ClaimedTransaction implements Execution {
   }
 
   async release(): Promise<void> {
-    this.#abort.abort(overReason(this.#isOverdue));
+    const isOverdue = this.#isOverdue;
+    this.#signal.abort(() => overReason(isOverdue));
     await this.#transaction.rollBack();
   }
 

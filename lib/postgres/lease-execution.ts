@@ -4,6 +4,7 @@ import type { RecordedResponse } from '../core/record.js';
 import type { Claim, Execution, GiveUp } from '../core/store.js';
 import { unsettled } from '../core/unsettled.js';
 import type { AfterCommit } from './after-commit.js';
+import { ExecutionSignal } from './execution-signal.js';
 import { HandlerExecution, overReason } from './handler-execution.js';
 import { fencedTransaction } from './fenced-transaction.js';
 import { Heartbeat, type LossOfLease } from './heartbeat.js';
@@ -28,7 +29,7 @@ export class LeaseExecution implements Execution, AmbientFrame {
   readonly attempt: number;
   readonly execution: HandlerExecution;
   readonly #deferred: AfterCommitWork[] = [];
-  readonly #abort = new AbortController();
+  readonly #signal = new ExecutionSignal();
   readonly #heartbeat: Heartbeat;
   /** What was thrown in fenced transactions whose connection was lost. */
   readonly #broken = new WeakSet<object>();
@@ -47,7 +48,7 @@ export class LeaseExecution implements Execution, AmbientFrame {
     this.createdAt = createdAt;
     this.attempt = attempt;
     this.execution = new HandlerExecution(claim, this, {
-      signal: () => this.#abort.signal,
+      signal: () => this.#signal.signal,
       manager: () => {
         throw noManager();
       },
@@ -93,7 +94,7 @@ export class LeaseExecution implements Execution, AmbientFrame {
     // An extension that crosses the completion finds no lease any more, and that is as it should be.
     if (this.#ended) return;
     this.#lost = true;
-    this.#abort.abort(why === 'taken' ? failure('IDEMPOTENCY_LEASE_LOST') : unextended());
+    this.#signal.abort(() => (why === 'taken' ? failure('IDEMPOTENCY_LEASE_LOST') : unextended()));
   }
 
   run<T>(work: () => T): T {
@@ -139,7 +140,7 @@ export class LeaseExecution implements Execution, AmbientFrame {
       await this.#end(() => this.statements.complete('failed', undefined, this.#isHeld));
     } else {
       const isOverdue = performance.now() - this.lease.since >= this.claim.maxDuration;
-      if (!this.#ended) this.#abort.abort(overReason(isOverdue));
+      if (!this.#ended) this.#signal.abort(() => overReason(isOverdue));
       await this.#end(() => this.#lapse());
     }
   }

@@ -12,7 +12,7 @@ describe('the tuning', () => {
   });
 
   it('gives another name to another text, of whatever table, and always the same', () => {
-    const tables = [['one'], ['other'], ['one', 'a'], ['one', 'b']] as const;
+    const tables: [string, string?][] = [['one'], ['other'], ['one', 'a'], ['one', 'b']];
     const named = tables.flatMap((table) => [...namesIn(...table)]);
     const texts = new Map(named.map(([text, name]) => [name, text]));
     expect(new Set(texts.values()).size).toBe(texts.size);
