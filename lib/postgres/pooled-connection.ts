@@ -30,9 +30,8 @@ export class PooledConnection {
   #lost = false;
   #released = false;
   #committing = false;
-  #giveUp!: (reason: Error) => void;
-  /** Rejects when the connection is discarded: it may stay open for a while, and must not answer any more. */
-  readonly #givenUp = new Promise<never>((_, reject) => (this.#giveUp = reject));
+  /** How to tell those who wait for an answer that there will be none: a discarded connection may stay open for a while. */
+  readonly #waiting = new Set<(reason: Error) => void>();
   readonly #since = performance.now();
   readonly #onError = (): void => {
     this.#lost = true;
@@ -48,7 +47,6 @@ export class PooledConnection {
   ) {
     this.sendsAtOnce = tuning.pipeline && canSendAtOnce(client);
     client.on('error', this.#onError);
-    this.#givenUp.catch(() => undefined);
   }
 
   /** Takes a connection; one that arrives after the timeout goes straight back. */
@@ -100,14 +98,14 @@ export class PooledConnection {
   }
 
   query<Row extends QueryResultRow>(text: string, values?: unknown[]): Promise<QueryResult<Row>> {
-    if (this.#released) return this.#givenUp;
+    if (this.#released) return Promise.reject(givenBack());
     this.#committing = text === COMMIT;
     const name = this.tuning.names.get(text);
     const answer =
       name === undefined
         ? this.client.query<Row>(text, values)
         : this.client.query<Row>({ name, text, ...(values && { values }) });
-    return Promise.race([answer, this.#givenUp]);
+    return this.#untilGivenBack(answer);
   }
 
   /**
@@ -121,7 +119,7 @@ export class PooledConnection {
       ...statement,
       name: this.tuning.names.get(statement.text),
     }));
-    return Promise.race([sendAtOnce(this.client, named), this.#givenUp]).catch((error: unknown) => ({
+    return this.#untilGivenBack(sendAtOnce(this.client, named)).catch((error: unknown) => ({
       results: [],
       sent: statements.length,
       error,
@@ -133,6 +131,14 @@ export class PooledConnection {
     const { results, error } = await this.send(statements);
     if (results.length < statements.length) throw error;
     return results;
+  }
+
+  /** The answer, or an error when the connection is given back before it has come. */
+  #untilGivenBack<T>(answer: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.add(reject);
+      answer.finally(() => this.#waiting.delete(reject)).then(resolve, reject);
+    });
   }
 
   async #sendOneByOne(statements: readonly Statement[]): Promise<Answers> {
@@ -180,7 +186,10 @@ export class PooledConnection {
 
   #end(): void {
     this.#released = true;
-    this.#giveUp(new Error('the connection was given back'));
+    if (this.#waiting.size === 0) return;
+    const reason = givenBack();
+    for (const tell of this.#waiting) tell(reason);
+    this.#waiting.clear();
   }
 
   #return(discard: boolean): void {
@@ -188,6 +197,10 @@ export class PooledConnection {
     // pg-pool listens again from here on, also while it closes what is discarded.
     this.giveBack(discard);
   }
+}
+
+function givenBack(): Error {
+  return new Error('the connection was given back');
 }
 
 /** Whether the work succeeded in that many milliseconds. */
