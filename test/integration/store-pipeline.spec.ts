@@ -299,6 +299,8 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     });
     expect(outcome.kind).toBe(isDone ? 'recorded' : 'claimed');
     if (outcome.kind === 'claimed') await outcome.execution.release();
+    // The ROLLBACK of a replay goes behind it.
+    await bench.idle();
     const lock = lockNumber('"idempotency_records"', { client: 'c', endpoint: 'e', key: 'k' });
     const [row] = await bench.database.query<{ free: boolean }>(
       'SELECT pg_try_advisory_xact_lock($1) AS free',
