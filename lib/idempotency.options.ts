@@ -219,16 +219,18 @@ export interface TuningOptions {
   /**
    * Sends the library's statements of a transaction in two pieces: BEGIN, the claim and SAVEPOINT before the handler, the
    * record and COMMIT behind it. A request in transaction mode then takes no more round trips than its handler alone, a
-   * replay at most two. What each connection cannot do is sent one after the other: the native bindings of `pg`, a client with
-   * `pipeline: true`, sockets that cannot be corked. It works through PgBouncer in every mode. A connection that breaks within
-   * the last piece leaves the outcome unknown, as it does at COMMIT. Set it wherever speed counts. Default: false.
+   * replay at most two. A connection that cannot do so gets them one after the other: one of the native bindings of `pg`, of a
+   * client with `pipeline: true`, or whose socket cannot be corked. PgBouncer in transaction mode can. Where a connection
+   * breaks within the last piece the outcome is unknown, as it is at COMMIT, and a retry finds out. Set it wherever speed
+   * counts. Default: false.
    */
   readonly pipeline?: boolean;
   /**
    * Has the server keep the library's own hot statements prepared in each session, so that it parses and plans them once. The
    * sessions must be the clients' own, or the pooler must know of prepared statements: PgBouncer in transaction mode does
    * from 1.21 on, with `max_prepared_statements` set. Behind one that does not, requests are answered 503. Each session
-   * of the server takes some 100 kB more. Default: false.
+   * of the server takes up to 400 kB more, and keeps its plans: one made while the table was nearly empty reads all of it until
+   * autovacuum has analysed what it has grown to. Default: false.
    */
   readonly preparedStatements?: boolean;
 }
