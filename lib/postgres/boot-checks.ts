@@ -1,7 +1,8 @@
 import type { DataSource } from 'typeorm';
 import { IdempotencyUsageError } from '../core/errors.js';
 import type { IsolationLevel } from '../core/store.js';
-import { COLUMNS, INSPECT, statementsFor, type Statements } from './statements.js';
+import { COLUMNS, INSPECT } from './inspection.js';
+import { statementsFor, type Statements } from './statements.js';
 
 /** What has to be known about the database before the first request. */
 export interface InspectedDatabase {

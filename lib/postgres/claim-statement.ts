@@ -23,9 +23,19 @@ const UNRESOLVED_RETENTION = 30 * 86_400_000;
 /** Who claims: in lease mode the token that marks the row as the owner's, otherwise null. */
 export type OwnerToken = string | null;
 
+/** The row of who claimed: in the table already, or to be written by the transaction that began then. */
+export type ClaimedRow = { readonly kind: 'processing' } | { readonly kind: 'none'; readonly began: string };
+
+const PROCESSING: ClaimedRow = { kind: 'processing' };
+
 /** What a claim found. */
 export type Finding =
-  | { readonly kind: 'claimed'; readonly createdAt: Date; readonly attempt: number }
+  | {
+      readonly kind: 'claimed';
+      readonly createdAt: Date;
+      readonly attempt: number;
+      readonly row: ClaimedRow;
+    }
   | { readonly kind: 'recorded'; readonly record: IdempotencyRecord }
   | { readonly kind: 'in-progress'; readonly remaining?: number }
   | { readonly kind: 'expired' }
@@ -38,7 +48,7 @@ export type Finding =
   /** A rival committed after the statement's snapshot. */
   | { readonly kind: 'again' };
 
-type Claimed = Extract<Finding, { kind: 'claimed' }>;
+export type Claimed = Extract<Finding, { kind: 'claimed' }>;
 
 /** What a replay is made of. */
 interface ReplayRow {
@@ -52,15 +62,53 @@ interface ReplayRow {
   created_at: Date;
 }
 
+/** The row of an identity. */
+interface ExistingRow extends ReplayRow {
+  attempt: number;
+  live: boolean;
+  remaining: number | null;
+}
+
+/** What the lock statement answers with. */
+interface LockRow {
+  free: boolean;
+  locked_at: Date;
+  /** As text, because a Date has no microseconds. */
+  began: string;
+}
+
 /** The row that the claim statement answers with. */
-interface ClaimRow extends Omit<ReplayRow, 'fingerprint'> {
+interface ClaimRow extends Omit<ExistingRow, 'fingerprint'> {
   free: boolean;
   claimed_at: Date | null;
   fingerprint: Buffer | null;
-  attempt: number;
-  live: boolean;
   mine: boolean | null;
-  remaining: number | null;
+}
+
+/** The statement that takes an identity for a transaction; {@link lockedFinding} reads its answer. */
+export function lockStatement(statements: Statements, lock: string, { maxDuration }: Claim): Statement {
+  return { text: statements.lock, values: [lock, String(maxDuration)] };
+}
+
+/** The statement that looks at an identity, sent behind the lock. */
+export function existingStatement(statements: Statements, { identity }: Claim): Statement {
+  return { text: statements.existing, values: [identity.client, identity.endpoint, identity.key] };
+}
+
+/** What the answers to both mean. */
+export function lockedFinding(locked: QueryResult | undefined, existing: QueryResult | undefined): Finding {
+  const guard = (locked as QueryResult<LockRow> | undefined)?.rows[0];
+  if (!guard || !existing) throw new IdempotencyFailure(idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE'));
+  const [row] = (existing as QueryResult<ExistingRow>).rows;
+  if (row) return existingFinding(row, guard.free);
+  // Whoever holds the lock has not committed.
+  if (!guard.free) return { kind: 'in-progress' };
+  return {
+    kind: 'claimed',
+    createdAt: guard.locked_at,
+    attempt: 1,
+    row: { kind: 'none', began: guard.began },
+  };
 }
 
 /** The claim; {@link claimFinding} reads its answer. */
@@ -159,14 +207,22 @@ function expiry({ mode, ttl }: Claim): number {
 export function claimFinding(answer: QueryResult | undefined): Finding {
   const row = (answer as QueryResult<ClaimRow> | undefined)?.rows[0];
   if (!row) throw new IdempotencyFailure(idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE'));
-  if (row.claimed_at) return { kind: 'claimed', createdAt: row.claimed_at, attempt: 1 };
-  const { fingerprint, created_at: createdAt, attempt, remaining } = row;
-  if (fingerprint === null) return { kind: row.free ? 'again' : 'in-progress' };
-  if (!row.live) return { kind: row.free ? 'expired' : 'in-progress' };
-  if (row.status !== 'processing') return recordedFinding({ ...row, fingerprint });
-  assertReadable(row);
+  if (row.claimed_at) return { kind: 'claimed', createdAt: row.claimed_at, attempt: 1, row: PROCESSING };
+  const { fingerprint, created_at: createdAt, attempt, free } = row;
+  if (fingerprint === null) return { kind: free ? 'again' : 'in-progress' };
   // The acknowledgement of this very claim was lost.
-  if (row.mine) return { kind: 'claimed', createdAt, attempt };
+  if (row.mine && row.live && row.status === 'processing') {
+    return { kind: 'claimed', createdAt, attempt, row: PROCESSING };
+  }
+  return existingFinding({ ...row, fingerprint }, free);
+}
+
+/** What a row means that was there before. */
+function existingFinding(row: ExistingRow, free: boolean): Finding {
+  if (!row.live) return { kind: free ? 'expired' : 'in-progress' };
+  if (row.status !== 'processing') return recordedFinding(row);
+  assertReadable(row);
+  const { fingerprint, created_at: createdAt, attempt, remaining } = row;
   if (remaining !== null && remaining <= 0) return { kind: 'lapsed', fingerprint, attempt, createdAt };
   return remaining === null ? { kind: 'in-progress' } : { kind: 'in-progress', remaining };
 }
@@ -174,7 +230,7 @@ export function claimFinding(answer: QueryResult | undefined): Finding {
 /** What the answer to a takeover means; undefined when there was nothing to take over any more. */
 export function takeOverFinding(answer: QueryResult | undefined): Claimed | undefined {
   const row = (answer as QueryResult<{ claimed_at: Date; attempt: number }> | undefined)?.rows[0];
-  return row && { kind: 'claimed', createdAt: row.claimed_at, attempt: row.attempt };
+  return row && { kind: 'claimed', createdAt: row.claimed_at, attempt: row.attempt, row: PROCESSING };
 }
 
 function recordedFinding(row: ReplayRow): Extract<Finding, { kind: 'recorded' }> {
@@ -194,7 +250,7 @@ function recordedFinding(row: ReplayRow): Extract<Finding, { kind: 'recorded' }>
 }
 
 /** @throws IdempotencyFailure for what a newer release wrote. */
-function assertReadable({ format_version: version, mode }: Pick<ClaimRow, 'format_version' | 'mode'>): void {
+function assertReadable({ format_version: version, mode }: Pick<ReplayRow, 'format_version' | 'mode'>): void {
   if (version > FORMAT_VERSION || (mode !== 'transaction' && mode !== 'lease'))
     throw new IdempotencyFailure(idempotencyError('IDEMPOTENCY_RECORD_UNREADABLE'));
 }

@@ -1,8 +1,9 @@
 import { IdempotencyFailure } from '../core/errors.js';
-import type { RecordedResponse } from '../core/record.js';
+import { FORMAT_VERSION, type RecordedResponse } from '../core/record.js';
 import type { Claim, Execution } from '../core/store.js';
 import type { Statement } from './batch.js';
 import { ExecutionSignal } from './execution-signal.js';
+import type { Claimed } from './claim-statement.js';
 import { HandlerExecution, overReason } from './handler-execution.js';
 import { OpenTransaction, type TransactionContext } from './open-transaction.js';
 import type { PooledConnection } from './pooled-connection.js';
@@ -11,16 +12,11 @@ import {
   failureBeforeCommit,
   isConflict,
   isRecordGone,
+  isRecordThere,
   problemOf,
   serverErrorWithin,
 } from './sqlstate.js';
 import type { Statements } from './statements.js';
-
-/** What the claim found out. */
-interface Claimed {
-  readonly createdAt: Date;
-  readonly attempt: number;
-}
 
 /** The one transaction in which the handler's writes, the record and the response commit. */
 export class ClaimedTransaction implements Execution {
@@ -35,11 +31,11 @@ export class ClaimedTransaction implements Execution {
     private readonly claim: Claim,
     private readonly statements: Statements,
     context: Omit<TransactionContext, 'execution' | 'enterHandler'>,
-    { createdAt, attempt }: Claimed,
+    private readonly claimed: Omit<Claimed, 'kind'>,
     private readonly onCompleted: () => void,
   ) {
-    this.createdAt = createdAt;
-    this.attempt = attempt;
+    this.createdAt = claimed.createdAt;
+    this.attempt = claimed.attempt;
     const { dataSource } = context;
     const execution = new HandlerExecution(claim, this, {
       signal: () => this.#signal.signal,
@@ -91,12 +87,13 @@ export class ClaimedTransaction implements Execution {
         ? transaction.undoAndClose()
         : this.#explaining(transaction.keepAndClose()));
       const event = handler === 'threw' ? 'AfterTransactionRollback' : 'AfterTransactionCommit';
-      const last = await this.#unlessSent([...undo, this.#completion(response, handler)]);
-      await transaction.commit(event, last);
+      await transaction.commit(event, [...undo, this.#completion(response, handler)]);
     } catch (error) {
       await transaction.rollBack();
       if (error instanceof IdempotencyFailure) throw error;
-      throw failureBeforeCommit(isRecordGone(error) ? recordGone(error) : error);
+      throw isRecordThere(error)
+        ? failure('IDEMPOTENCY_TRANSACTION_CONFLICT', error)
+        : failureBeforeCommit(isRecordGone(error) ? recordGone(error) : error);
     }
     this.onCompleted();
   }
@@ -127,23 +124,19 @@ export class ClaimedTransaction implements Execution {
     });
   }
 
-  /** What is left to be sent along with COMMIT: all of it, where the connection can, else nothing. */
-  async #unlessSent(last: readonly Statement[]): Promise<readonly Statement[]> {
-    const { connection } = this.#transaction;
-    if (connection.sendsAtOnce) return last;
-    const results = await connection.sendAll(last);
-    if (results.at(-1)?.rowCount !== 1) throw recordGone();
-    return [];
-  }
-
   #completion({ status, headers, body }: RecordedResponse, handler: 'returned' | 'threw'): Statement {
-    const { client, endpoint, key } = this.claim.identity;
+    const { identity, fingerprint, mode, ttl } = this.claim;
+    const { client, endpoint, key } = identity;
     const recordStatus = handler === 'threw' ? 'failed' : 'completed';
-    const { ttl } = this.claim;
-    const { complete, completeOrFail } = this.statements;
+    const answer = [status, JSON.stringify(headers), body, ttl];
+    const { row } = this.claimed;
+    if (row.kind === 'processing') {
+      return { text: this.statements.complete, values: [client, endpoint, key, recordStatus, ...answer] };
+    }
+    const claimed = [fingerprint, recordStatus, mode.kind, FORMAT_VERSION, this.createdAt];
     return {
-      text: this.#transaction.connection.sendsAtOnce ? completeOrFail : complete,
-      values: [client, endpoint, key, recordStatus, status, JSON.stringify(headers), body, ttl],
+      text: this.statements.record,
+      values: [client, endpoint, key, ...claimed, ...answer, row.began],
     };
   }
 }

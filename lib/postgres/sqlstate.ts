@@ -12,6 +12,7 @@ export const SERIALIZATION_FAILURE = '40001';
 export const isConflict = (sqlState: string): boolean =>
   sqlState === SERIALIZATION_FAILURE || sqlState === '40P01';
 export const LOCK_NOT_AVAILABLE = '55P03';
+const UNIQUE_VIOLATION = '23505';
 const IN_FAILED_TRANSACTION = '25P02';
 /** 22P02 invalid_text_representation. */
 const INVALID_TEXT = '22P02';
@@ -24,6 +25,12 @@ interface ServerError {
 function isServerError(error: unknown): error is ServerError {
   const { code, severity } = error as Partial<ServerError>;
   return typeof code === 'string' && code.length === 5 && typeof severity === 'string';
+}
+
+/** Whether a record could not be written because somebody else's is there. */
+export function isRecordThere(error: unknown): boolean {
+  const problem = problemOf(error);
+  return problem.kind === 'refused' && problem.sqlState === UNIQUE_VIOLATION;
 }
 
 /** Whether it is the error that the completion of a record raises which is not there any more. */

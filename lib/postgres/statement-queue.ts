@@ -1,7 +1,12 @@
 import type { ClientBase } from 'pg';
+import { IdempotencyUsageError } from '../core/errors.js';
 
 type Send = (...args: unknown[]) => unknown;
 type Callback = (error: unknown, result?: unknown) => void;
+
+/** What would end the transaction, and with it the lock that keeps every other attempt out. */
+const ENDING =
+  /^\s*(?:commit|end|abort|prepare\s+transaction|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b))\b/i;
 
 /**
  * Sends the handler's statements one at a time, in the order they were asked for. A handler may well run several at
@@ -35,8 +40,8 @@ export class StatementQueue {
   #query(send: Send, args: unknown[]): unknown {
     if (isSubmittable(args[0])) return this.#submit(send, args[0]);
     const callback = args.at(-1);
-    if (typeof callback !== 'function') return this.#enqueue(() => send(...args));
-    this.#enqueue(() => send(...args.slice(0, -1))).then(
+    if (typeof callback !== 'function') return this.#enqueue(() => sendUnlessEnding(send, args));
+    this.#enqueue(() => sendUnlessEnding(send, args.slice(0, -1))).then(
       (result) => (callback as Callback)(null, result),
       callback as Callback,
     );
@@ -77,6 +82,21 @@ export class StatementQueue {
       });
     this.#tail = tail;
   }
+}
+
+function sendUnlessEnding(send: Send, args: unknown[]): unknown {
+  const [query] = args;
+  const text = typeof query === 'string' ? query : (query as { text?: unknown } | undefined)?.text;
+  if (typeof text === 'string' && ENDING.test(text)) throw notYoursError(text.trim());
+  return send(...args);
+}
+
+function notYoursError(statement: string): IdempotencyUsageError {
+  return new IdempotencyUsageError(
+    'IDEMPOTENCY_TRANSACTION_NOT_YOURS',
+    `${statement} was sent inside an @Idempotent() handler, whose transaction is committed when it returns. Throw an error to ` +
+      'roll it back; use dataSource.transaction(work) for a part that may fail.',
+  );
 }
 
 /** What node-postgres needs of a query that it did not make itself. */

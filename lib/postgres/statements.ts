@@ -5,10 +5,14 @@ import type { IsolationLevel } from '../core/store.js';
 export interface Statements {
   readonly begin: (isolation: IsolationLevel | undefined) => string;
   readonly look: string;
+  readonly lock: string;
+  /** The same with its values in its text, so that it can travel with BEGIN where a connection sends nothing at once. */
+  readonly lockNow: (lock: string, maxDuration: number) => string;
+  readonly existing: string;
+  readonly record: string;
   readonly claim: string;
   readonly takeOver: string;
   readonly complete: string;
-  readonly completeOrFail: string;
   readonly extend: string;
   readonly completeLease: string;
   readonly lapse: string;
@@ -34,41 +38,6 @@ export const LEAVE_FENCE_SAVEPOINT =
 export const COMMIT = 'COMMIT';
 export const ROLLBACK = 'ROLLBACK';
 
-/** $1 table */
-export const INSPECT = `
-SELECT current_setting('server_version_num')::int AS server_version,
-       current_setting('synchronous_commit') AS synchronous_commit,
-       current_setting('default_transaction_isolation') AS default_isolation,
-       to_regclass($1) IS NOT NULL AS table_exists,
-       ARRAY(SELECT attname::text FROM pg_attribute
-              WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped) AS columns,
-       EXISTS (SELECT FROM pg_index i
-                WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
-                  AND i.indimmediate AND i.indnkeyatts = 3
-                  AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text) FROM pg_attribute a
-                        WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int2[]))
-                      = ARRAY['client', 'endpoint', 'key']) AS identity_is_unique`;
-
-/** The columns the statements below use. */
-export const COLUMNS = [
-  'client',
-  'endpoint',
-  'key',
-  'fingerprint',
-  'status',
-  'mode',
-  'format_version',
-  'response_status',
-  'response_headers',
-  'response_body',
-  'created_at',
-  'completed_at',
-  'expires_at',
-  'owner_token',
-  'attempt',
-  'locked_until',
-] as const;
-
 /** What a replay is made of. */
 const RECORDED =
   'fingerprint, status, mode, format_version, response_status, response_headers, response_body, created_at';
@@ -84,10 +53,13 @@ export function statementsFor(name: string, schema: string | undefined, serverVe
     table,
     begin: (isolation) => (isolation ? `BEGIN ISOLATION LEVEL ${isolation} READ WRITE` : 'BEGIN READ WRITE'),
     look: look(table),
+    lock: lock(serverVersion, '$1::bigint', '$2'),
+    lockNow: (number, maxDuration) => lock(serverVersion, `${BigInt(number)}::bigint`, `'${maxDuration}'`),
+    existing: existing(table),
+    record: record(table),
     claim: claim(table, serverVersion),
     takeOver: takeOver(table),
     complete: complete(table),
-    completeOrFail: completeOrFail(table),
     extend: extend(table),
     completeLease: completeLease(table),
     lapse: lapse(table),
@@ -180,6 +152,47 @@ RETURNING created_at AS claimed_at, attempt`;
 }
 
 /*
+ * $1 lock number, $2 maximum duration. How a transaction takes an identity: whoever has the lock runs, until COMMIT or ROLLBACK.
+ * It is tried, never waited for. The limits hold for this transaction, so that they work through transaction-pooling proxies.
+ * They free the key of an owner whose host vanished without closing its connection.
+ */
+function lock(serverVersion: number, number: string, milliseconds: string): string {
+  return `
+SELECT pg_try_advisory_xact_lock(${number}) AS free, clock_timestamp() AS locked_at, now()::text AS began, ${limits(serverVersion, milliseconds)}`;
+}
+
+/*
+ * $1 client, $2 endpoint, $3 key. Sent behind `lock` and as a statement of its own, so that under READ COMMITTED its snapshot is
+ * younger than the lock: what a rival committed before it gave up the lock is seen. It locks nothing, so that neither a replay nor
+ * a claim waits for a purge.
+ */
+function existing(table: string): string {
+  return `
+SELECT ${RECORDED}, attempt, expires_at > clock_timestamp() AS live, ${REMAINING} AS remaining
+  FROM ${table} WHERE client = $1 AND endpoint = $2 AND key = $3`;
+}
+
+/*
+ * $1 client, $2 endpoint, $3 key, $4 fingerprint, $5 status, $6 mode, $7 format version, $8 when it was claimed, $9 response
+ * status, $10 headers, $11 body, $12 time to live in milliseconds, $13 when the transaction began, as `lock` told it.
+ *
+ * A transaction writes its record once, when it is complete: nobody else could see it before, and a row that is inserted
+ * and then updated costs two versions and two entries in each index. The unique constraint has the last word. Under REPEATABLE
+ * READ and SERIALIZABLE the snapshot is older than the lock, and a rival that committed in between is met here.
+ *
+ * In another transaction than that which took the lock it fails: the handler has ended that by itself. The cast is what fails,
+ * with its text as the message.
+ */
+function record(table: string): string {
+  return `
+INSERT INTO ${table} (client, endpoint, key, fingerprint, status, mode, format_version, created_at, response_status,
+                      response_headers, response_body, completed_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6,
+        CAST(CASE WHEN now() = $13::timestamptz THEN $7::text ELSE 'the handler has ended its transaction by itself' END AS smallint),
+        $8, $9, $10, $11, clock_timestamp(), clock_timestamp() + $12 * interval '1 millisecond')`;
+}
+
+/*
  * $1 client, $2 endpoint, $3 key. A record to replay, found without a transaction; whatever else there is, the claim judges.
  */
 function look(table: string): string {
@@ -189,25 +202,21 @@ SELECT ${RECORDED} FROM ${table}
 }
 
 /*
- * $1 client, $2 endpoint, $3 key, $4 status, $5 response status, $6 headers, $7 body, $8 time to live in milliseconds.
+ * $1 client, $2 endpoint, $3 key, $4 status, $5 response status, $6 headers, $7 body, $8 time to live in milliseconds. For a
+ * record that was taken over. Expiry runs from completion, and by clock_timestamp(): now() is when the transaction began.
  *
- * Expiry runs from completion, and by clock_timestamp(): now() is when the transaction began.
+ * It is sent along with COMMIT: where there is no such row it fails, so that nothing is committed without a record. The
+ * cast is what fails; its text becomes the error's message.
  */
 function complete(table: string): string {
   return `
-UPDATE ${table}
-   SET status = $4, response_status = $5, response_headers = $6, response_body = $7,
-       completed_at = clock_timestamp(), expires_at = clock_timestamp() + $8 * interval '1 millisecond'
- WHERE client = $1 AND endpoint = $2 AND key = $3 AND status = 'processing'`;
-}
-
-/*
- * The same, sent along with COMMIT: where there is no such row it fails, so that nothing is committed without a record. The
- * cast is what fails; its text becomes the error's message.
- */
-function completeOrFail(table: string): string {
-  return `
-WITH done AS (${complete(table)} RETURNING 1)
+WITH done AS (
+  UPDATE ${table}
+     SET status = $4, response_status = $5, response_headers = $6, response_body = $7,
+         completed_at = clock_timestamp(), expires_at = clock_timestamp() + $8 * interval '1 millisecond'
+   WHERE client = $1 AND endpoint = $2 AND key = $3 AND status = 'processing'
+  RETURNING 1
+)
 SELECT CAST(CASE count(*) WHEN 1 THEN '1' ELSE 'the record of this request is gone' END AS integer) FROM done`;
 }
 

@@ -1,18 +1,22 @@
 import { IdempotencyFailure } from '../core/errors.js';
 import { lockNumber } from '../core/identity.js';
 import type { Claim, ClaimOutcome, IsolationLevel } from '../core/store.js';
+import type { QueryResult } from 'pg';
 import type { AfterCommit } from './after-commit.js';
 import {
-  claimFinding,
-  claimStatement,
+  existingStatement,
+  lockedFinding,
+  lockStatement,
   sendLook,
   takeOverFinding,
   takeOverStatement,
+  type Claimed,
   type Finding,
 } from './claim-statement.js';
 import { ClaimedTransaction } from './claimed-transaction.js';
 import { CompletedHere } from './completed-here.js';
 import { acquire } from './acquire.js';
+import type { Statement } from './batch.js';
 import type { PooledConnection } from './pooled-connection.js';
 import { ormIsolation, type PostgresStoreOptions } from './store-options.js';
 import { failureBeforeCommit, isConflict, LOCK_NOT_AVAILABLE, problemOf } from './sqlstate.js';
@@ -96,29 +100,37 @@ export class TransactionClaims {
     return replay;
   }
 
-  async #attempt(connection: PooledConnection, { claim, lock, lapsed }: Claiming): Promise<Found> {
+  async #attempt(connection: PooledConnection, claiming: Claiming): Promise<Found> {
+    const { claim, lock, lapsed } = claiming;
+    const finding = await this.#enter(connection, claiming);
+    const isTaken = finding.kind === 'expired' || (finding.kind === 'lapsed' && finding.attempt === lapsed);
+    if (!isTaken) return finding;
+    const found = finding.kind === 'lapsed' ? finding.attempt : null;
+    const takeOver = takeOverStatement(this.options.statements, claim, null, found, lock);
+    // The savepoint is made anew: to go back to the first would undo the takeover.
+    const [taken] = await connection.sendAll([takeOver, ...savepointOf(claim)]);
+    return takeOverFinding(taken) ?? { kind: 'in-progress' };
+  }
+
+  /**
+   * Begins, tries the lock and looks; the savepoint does no harm where there is nothing to undo. Where not everything can be
+   * sent at once, all that holds nothing of the client's is one text.
+   */
+  async #enter(connection: PooledConnection, { claim, lock }: Claiming): Promise<Finding> {
     const { statements } = this.options;
-    const savepoint = storesErrors(claim) ? [{ text: SAVEPOINT }] : [];
-    // In one piece with the claim it costs nothing, and does no harm where there is nothing to undo.
-    const early = connection.sendsAtOnce ? savepoint : [];
-    const begin = { text: statements.begin(this.#isolation(claim)) };
-    const [, answer] = await connection.sendAll([
-      begin,
-      claimStatement(statements, claim, null, lock),
-      ...early,
-    ]);
-    let finding = claimFinding(answer);
-    if (finding.kind === 'expired' || (finding.kind === 'lapsed' && finding.attempt === lapsed)) {
-      const found = finding.kind === 'lapsed' ? finding.attempt : null;
-      // The savepoint is made anew: to go back to the first would undo the takeover.
-      const [taken] = await connection.sendAll([
-        takeOverStatement(statements, claim, null, found, lock),
-        ...early,
-      ]);
-      finding = takeOverFinding(taken) ?? { kind: 'in-progress' };
+    const begin = statements.begin(this.#isolation(claim));
+    const look = existingStatement(statements, claim);
+    const savepoint = savepointOf(claim);
+    if (connection.sendsAtOnce) {
+      const all = [{ text: begin }, lockStatement(statements, lock, claim), look, ...savepoint];
+      const [, locked, existing] = await connection.sendAll(all);
+      return lockedFinding(locked, existing);
     }
-    if (finding.kind === 'claimed' && early.length < savepoint.length) await connection.sendAll(savepoint);
-    return finding;
+    const texts = [begin, statements.lockNow(lock, claim.maxDuration), ...savepoint.map(({ text }) => text)];
+    const [answers, existing] = await connection.sendAll([{ text: texts.join(';') }, look]);
+    // Several statements in one text have as many answers.
+    const [, locked] = answers as unknown as QueryResult[];
+    return lockedFinding(locked, existing);
   }
 
   #outcome(finding: Exclude<Found, { kind: 'claimed' | 'again' }>, claiming: Claiming): ClaimOutcome {
@@ -134,11 +146,7 @@ export class TransactionClaims {
     );
   }
 
-  #open(
-    connection: PooledConnection,
-    { claim, lock }: Claiming,
-    claimed: { createdAt: Date; attempt: number },
-  ): ClaimedTransaction {
+  #open(connection: PooledConnection, { claim, lock }: Claiming, claimed: Claimed): ClaimedTransaction {
     const { dataSource, statements, defaultIsolation, acquireTimeout: patience } = this.options;
     const isolation = this.#isolation(claim) ?? defaultIsolation;
     const context = { dataSource, isolation, patience, afterCommit: this.afterCommit };
@@ -147,8 +155,9 @@ export class TransactionClaims {
   }
 }
 
-function storesErrors({ mode }: Claim): boolean {
-  return mode.kind === 'transaction' && mode.storesErrors;
+/** To go back to where a handler throws; not needed where its errors are not stored. */
+function savepointOf({ mode }: Claim): Statement[] {
+  return mode.kind === 'transaction' && mode.storesErrors ? [{ text: SAVEPOINT }] : [];
 }
 
 /** Gives up a claim: another's lock stood in the way, or the store cannot say. */

@@ -14,10 +14,11 @@ export const PLAIN: Tuning = { pipeline: false, names: new Map() };
 
 /** What every request sends. What is rare is not worth the memory that a prepared statement takes in each session. */
 const HOT = [
-  'claim',
   'look',
-  'complete',
-  'completeOrFail',
+  'lock',
+  'existing',
+  'record',
+  'claim',
   'completeLease',
   'extend',
   'fenceLock',
