@@ -137,6 +137,89 @@ const takeOver = [
   },
 ].map((mutant) => ({ within: 'takeOver', ...mutant }));
 
+const transactions = [
+  {
+    within: 'lock',
+    name: 'no lock',
+    from: 'pg_try_advisory_xact_lock(${number})',
+    to: '(${number} IS NOT NULL)',
+  },
+  {
+    within: 'lock',
+    name: 'waits for the lock',
+    from: 'pg_try_advisory_xact_lock(${number})',
+    to: "(pg_advisory_xact_lock(${number})::text = '')",
+  },
+  {
+    within: 'lock',
+    name: 'shares the lock',
+    from: 'pg_try_advisory_xact_lock',
+    to: 'pg_try_advisory_xact_lock_shared',
+  },
+  {
+    within: 'lock',
+    name: 'lock of the session',
+    from: 'pg_try_advisory_xact_lock',
+    to: 'pg_try_advisory_lock',
+  },
+  { within: 'lock', name: 'locked when the transaction began', from: 'clock_timestamp()', to: 'now()' },
+  {
+    within: 'lock',
+    name: 'no limits of time',
+    from: '${limits(serverVersion, milliseconds)}',
+    to: '${milliseconds}',
+  },
+  {
+    within: 'existing',
+    name: 'an expired record is live',
+    from: 'expires_at > clock_timestamp()',
+    to: 'true',
+  },
+  {
+    within: 'existing',
+    name: 'a live record is expired',
+    from: 'expires_at > clock_timestamp()',
+    to: 'false',
+  },
+  {
+    within: 'existing',
+    name: 'looks by the clock of the transaction',
+    from: 'expires_at > clock_timestamp()',
+    to: 'expires_at > now()',
+  },
+  ...withoutIdentity('existing', ['$1', '$2', '$3']),
+  { within: 'existing', name: 'locks the row', from: ' AND key = $3', to: ' AND key = $3 FOR UPDATE' },
+  {
+    within: 'record',
+    name: 'a rival is no error',
+    from: "'1 millisecond')",
+    to: "'1 millisecond') ON CONFLICT DO NOTHING",
+  },
+  {
+    within: 'record',
+    name: 'completed when the transaction began',
+    from: '$11, clock_timestamp()',
+    to: '$11, now()',
+  },
+  {
+    within: 'record',
+    name: 'expires from when the transaction began',
+    from: 'clock_timestamp() + $12',
+    to: 'now() + $12',
+  },
+  { within: 'record', name: 'expires in seconds', from: '1 millisecond', to: '1 second' },
+  {
+    within: 'record',
+    name: 'created at the end',
+    from: '$7, $8,',
+    to: '$7, coalesce(clock_timestamp(), $8),',
+  },
+  ...withoutIdentity('look', ['$1', '$2', '$3']),
+  { within: 'look', name: 'finds what runs', from: " AND status <> 'processing'", to: '' },
+  { within: 'look', name: 'finds what has expired', from: ' AND expires_at > clock_timestamp()', to: '' },
+  { within: 'look', name: 'looks by the clock of the transaction', from: 'clock_timestamp()', to: 'now()' },
+];
+
 const complete = [
   ...withoutIdentity('complete', ['$1', '$2', '$3']),
   { name: 'whatever its status', from: PROCESSING, to: '' },
@@ -157,18 +240,9 @@ const complete = [
     from: 'response_headers = $6',
     to: 'response_headers = nullif($6::json::text, $6::json::text)::json',
   },
-].map((mutant) => ({ within: 'complete', ...mutant }));
-
-const sentAlong = [
   { name: 'commits without a record', from: "ELSE 'the record of this request is gone'", to: "ELSE '0'" },
   { name: 'never commits', from: "WHEN 1 THEN '1'", to: "WHEN 2 THEN '1'" },
-].map((mutant) => ({ within: 'completeOrFail', ...mutant }));
-
-const look = [
-  ...withoutIdentity('look', ['$1', '$2', '$3']),
-  { name: 'what runs', from: " AND status <> 'processing'", to: '' },
-  { name: 'what has expired', from: ' AND expires_at > clock_timestamp()', to: '' },
-].map((mutant) => ({ within: 'look', ...mutant }));
+].map((mutant) => ({ within: 'complete', ...mutant }));
 
 const leases = [
   { within: 'extend', name: 'whoever owns it', from: TOKEN, to: ' AND $4::uuid IS NOT NULL' },
@@ -265,9 +339,8 @@ export const mutants = [
   ...claim,
   ...limits,
   ...takeOver,
+  ...transactions,
   ...complete,
-  ...sentAlong,
-  ...look,
   ...leases,
   ...fences,
   ...others,

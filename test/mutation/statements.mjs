@@ -26,7 +26,11 @@ const COPIED = [
 const PATIENCE = 900_000;
 
 /** These ask the statements themselves, and take seconds. */
-const DIRECT = ['integration/claim-statements', 'integration/owner-statements'];
+const DIRECT = [
+  'integration/claim-statements',
+  'integration/transaction-statements',
+  'integration/owner-statements',
+];
 const TRANSACTION = ['e2e/one-effect', 'e2e/identity', 'e2e/expiry', 'e2e/session-settings', 'e2e/waiting'];
 const LEASE = [
   'e2e/lease',
@@ -38,12 +42,14 @@ const LEASE = [
 const SLOW = ['faults/paused-owner', 'faults/dead-owner', 'e2e/lease-signal'];
 const ADMIN = ['integration/service', 'integration/purge'];
 const BY_STATEMENT = {
-  claim: [...TRANSACTION, ...LEASE, 'faults/dead-owner'],
+  claim: [...LEASE, 'faults/dead-owner'],
+  lock: [...TRANSACTION, 'faults/vanished-host'],
+  existing: TRANSACTION,
+  record: TRANSACTION,
+  look: TRANSACTION,
   limits: [...TRANSACTION, 'faults/vanished-host', ...LEASE],
   takeOver: ['integration/take-over', 'e2e/expiry', ...LEASE, ...SLOW, ...ADMIN],
   complete: [...TRANSACTION, 'integration/service', 'faults/two-releases'],
-  completeOrFail: ['integration/store-pipeline'],
-  look: ['integration/store-pipeline'],
   releaseRecord: ADMIN,
   settleRecord: ADMIN,
   purge: ['integration/purge', 'e2e/expiry'],

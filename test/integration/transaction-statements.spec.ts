@@ -1,0 +1,214 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import type { Client, QueryResult } from 'pg';
+import { FINGERPRINT, IDENTITY, LOCK, sqlStateOf, StatementBench } from '../helpers/statement-bench.js';
+
+const UNIQUE_VIOLATION = '23505';
+const HOUR = 3_600_000;
+const CLAIMED_AT = new Date('2026-01-21T10:30:00.123Z');
+const HEADERS = JSON.stringify([['x-made', '1']]);
+
+/** What each condition, lock and clock of the statements is there for: without any one of them, one of these fails. */
+describe('the statements of a transaction that holds an identity', () => {
+  let bench: StatementBench;
+
+  beforeAll(async () => {
+    bench = await StatementBench.start();
+  });
+
+  afterEach(() => bench.reset());
+
+  afterAll(() => bench.close());
+
+  const lock = async (client: Client = bench.one): Promise<{ free: boolean }> => {
+    const { rows } = await client.query(bench.statements.lock, [LOCK, '1234']);
+    return rows[0];
+  };
+
+  const existing = async (client: Client = bench.one): Promise<Record<string, unknown> | undefined> => {
+    const { rows } = await client.query(bench.statements.existing, [...IDENTITY]);
+    return rows[0];
+  };
+
+  const record = (): Promise<QueryResult> => {
+    const claimed = [FINGERPRINT, 'failed', 'transaction', 3, CLAIMED_AT];
+    return bench.one.query(bench.statements.record, [...IDENTITY, ...claimed, 402, HEADERS, 'made', HOUR]);
+  };
+
+  const settings = async (): Promise<Record<string, unknown>> => {
+    const names = ['statement_timeout', 'idle_in_transaction_session_timeout', 'lock_timeout'];
+    if (bench.serverVersion >= 170_000) names.push('transaction_timeout');
+    const found = await bench.one.query('SELECT name, setting FROM pg_settings WHERE name = ANY ($1)', [
+      names,
+    ]);
+    return Object.fromEntries(found.rows.map(({ name, setting }) => [name, setting]));
+  };
+
+  /** Begins a transaction whose now() is in the past from here on. */
+  const begin = async (): Promise<void> => {
+    await bench.one.query('BEGIN');
+    await bench.one.query('CREATE TEMPORARY TABLE began ON COMMIT DROP AS SELECT now() AS at');
+  };
+
+  /** As it travels with BEGIN where a connection sends nothing at once. */
+  const lockNow = async (): Promise<{ free: boolean }> => {
+    const { rows } = await bench.one.query(bench.statements.lockNow(LOCK, 1234));
+    return rows[0];
+  };
+
+  describe.each([
+    ['lock', () => lock()],
+    ['lock in one text', lockNow],
+  ])('%s', (_how, take) => {
+    it('is held alone, and until the transaction ends', async () => {
+      await begin();
+      expect((await take()).free).toBe(true);
+      expect(await bench.isLockFree('shared')).toBe(false);
+      await bench.one.query('COMMIT');
+      expect(await bench.isLockFree()).toBe(true);
+    });
+
+    it.each(['pg_advisory_xact_lock', 'pg_advisory_xact_lock_shared'])(
+      'is not waited for when somebody else has %s',
+      async (other) => {
+        await bench.other.query('BEGIN');
+        await bench.other.query(`SELECT ${other}($1::bigint)`, [LOCK]);
+        await begin();
+        expect((await take()).free).toBe(false);
+      },
+    );
+
+    it('bounds the transaction by its maximum duration, and no other', async () => {
+      const before = await settings();
+      await begin();
+      await take();
+      const bounded = Object.fromEntries(Object.keys(before).map((name) => [name, '1234']));
+      expect(await settings()).toEqual({ ...bounded, lock_timeout: before.lock_timeout });
+      await bench.one.query('COMMIT');
+      expect(await settings()).toEqual(before);
+    });
+  });
+
+  it('the lock tells the time by the clock', async () => {
+    await begin();
+    const { rows } = await bench.one.query(
+      `SELECT locked_at > at AS later FROM (${bench.statements.lockNow(LOCK, 1234)}) AS taken, began`,
+    );
+    expect(rows).toEqual([{ later: true }]);
+  });
+
+  it('a lock in one text holds numbers alone', () => {
+    expect(() => bench.statements.lockNow("1'); DROP TABLE idempotency_records; --", 1)).toThrow(SyntaxError);
+  });
+
+  describe('existing', () => {
+    it('is of this identity alone', async () => {
+      await bench.insertNeighbours();
+      expect(await existing()).toBeUndefined();
+      await bench.insert({ status: 'completed' });
+      expect(await existing()).toMatchObject({
+        ...{ fingerprint: FINGERPRINT, status: 'completed', mode: 'lease', format_version: 1, attempt: 2 },
+        ...{ response_status: 201, response_headers: [['x', '1']], response_body: Buffer.from('made') },
+        ...{ live: true },
+      });
+    });
+
+    it('tells by the clock what has expired, and what is left of a lease', async () => {
+      await begin();
+      await bench.database.query(
+        `INSERT INTO idempotency_records
+           (client, endpoint, key, fingerprint, status, mode, format_version, expires_at, locked_until)
+         VALUES ('c', 'e', 'k', 'x', 'processing', 'lease', 1, clock_timestamp(), clock_timestamp() - interval '1 minute')`,
+      );
+      const { remaining, live } = (await existing()) as { remaining: number; live: boolean };
+      expect(live).toBe(false);
+      expect(remaining).toBeLessThanOrEqual(-60_000);
+      expect(remaining).toBeGreaterThan(-120_000);
+    });
+
+    it('sees what was committed before the lock was given up', async () => {
+      await bench.other.query('BEGIN');
+      await lock(bench.other);
+      await begin();
+      expect((await lock()).free).toBe(false);
+      await bench.insert({ status: 'completed' });
+      await bench.other.query('COMMIT');
+      expect((await lock()).free).toBe(true);
+      expect(await existing()).toMatchObject({ status: 'completed' });
+    });
+
+    it('waits for nobody who is writing or deleting the row', async () => {
+      await bench.insert({ status: 'completed' });
+      await bench.other.query('BEGIN');
+      await bench.other.query('DELETE FROM idempotency_records');
+      expect(await existing()).toMatchObject({ status: 'completed' });
+    });
+
+    it('locks nothing', async () => {
+      await bench.insert({ status: 'completed' });
+      await begin();
+      await existing();
+      const deleted = await bench.other.query('DELETE FROM idempotency_records');
+      expect(deleted.rowCount).toBe(1);
+    });
+  });
+
+  describe('record', () => {
+    it('is complete, and expires from now', async () => {
+      await begin();
+      await record();
+      const { rows } = await bench.one.query(
+        `SELECT r.*, completed_at > at AS "completedNow", expires_at > at + interval '1 hour' AS "expiresFromNow",
+                expires_at <= clock_timestamp() + interval '1 hour' AS "expiresInTime"
+           FROM idempotency_records r, began`,
+      );
+      expect(rows).toEqual([
+        expect.objectContaining({
+          ...{ client: 'c', endpoint: 'e', key: 'k', fingerprint: FINGERPRINT, status: 'failed' },
+          ...{ mode: 'transaction', format_version: 3, attempt: 1, owner_token: null, locked_until: null },
+          ...{ created_at: CLAIMED_AT, response_status: 402, response_headers: [['x-made', '1']] },
+          ...{
+            response_body: Buffer.from('made'),
+            completedNow: true,
+            expiresFromNow: true,
+            expiresInTime: true,
+          },
+        }),
+      ]);
+    });
+
+    it.each(['processing', 'completed'])('is refused where there is one that is %s', async (status) => {
+      await bench.insert({ status });
+      const before = await bench.row();
+      expect(await sqlStateOf(record())).toBe(UNIQUE_VIOLATION);
+      expect(await bench.row()).toEqual(before);
+    });
+  });
+
+  describe('look', () => {
+    const look = async (): Promise<unknown> => {
+      const { rows } = await bench.one.query(bench.statements.look, [...IDENTITY]);
+      return rows[0];
+    };
+
+    it('finds what is completed, of this identity', async () => {
+      await bench.insertNeighbours({ status: 'completed' });
+      expect(await look()).toBeUndefined();
+      await bench.insert({ status: 'completed' });
+      expect(await look()).toMatchObject({ status: 'completed', response_status: 201 });
+    });
+
+    it('leaves what still runs to the claim', async () => {
+      await bench.insert();
+      expect(await look()).toBeUndefined();
+    });
+
+    it('tells by the clock what has expired', async () => {
+      await begin();
+      await bench.database.query(
+        `INSERT INTO idempotency_records (client, endpoint, key, fingerprint, status, mode, format_version, expires_at)
+         VALUES ('c', 'e', 'k', 'x', 'completed', 'transaction', 1, clock_timestamp())`,
+      );
+      expect(await look()).toBeUndefined();
+    });
+  });
+});
