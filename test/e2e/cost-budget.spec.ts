@@ -49,7 +49,7 @@ interface Budget {
 }
 
 const BUDGETS: Readonly<Record<string, Budget>> = {
-  untuned: { tuning: {}, first: BARE + 3, withoutErrors: BARE + 2, thrown: BARE + 4, foreignReplay: 3 },
+  untuned: { tuning: {}, first: BARE + 2, withoutErrors: BARE + 2, thrown: BARE + 3, foreignReplay: 3 },
   pipelined: {
     tuning: { pipeline: true },
     first: BARE,

@@ -111,18 +111,11 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     expect(await bench.row()).toMatchObject({ attempt: 2, mode: 'transaction' });
   });
 
-  it('says that somebody is at work whose row the claim would have to wait for', async () => {
-    await rival.query('BEGIN');
-    await rival.query(
-      `INSERT INTO idempotency_records (client, endpoint, key, fingerprint, status, mode, format_version, expires_at)
-         VALUES ('c', 'e', 'k', '\\x0102', 'processing', 'transaction', 1, now() + interval '1 hour')`,
-    );
-    expect(await bench.claim(TRANSACTION)).toEqual({ kind: 'in-progress' });
-  });
-
   it('tries a claim again that gave way, and gives up in the end', async () => {
+    await complete(await bench.execution(TRANSACTION));
+    await bench.age('expires_at');
     await bench.database.query(
-      'CREATE TRIGGER conflicts BEFORE INSERT ON idempotency_records FOR EACH ROW EXECUTE FUNCTION conflict()',
+      'CREATE TRIGGER conflicts BEFORE UPDATE ON idempotency_records FOR EACH ROW EXECUTE FUNCTION conflict()',
     );
     try {
       expect(await codeOf(bench.claim(TRANSACTION))).toBe(CONFLICT);
@@ -130,6 +123,20 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
       await bench.database.query('DROP TRIGGER conflicts ON idempotency_records');
     }
     await complete(await bench.execution(TRANSACTION));
+  });
+
+  it('gives way where its record does', async () => {
+    await bench.database.query(
+      'CREATE TRIGGER conflicts BEFORE INSERT ON idempotency_records FOR EACH ROW EXECUTE FUNCTION conflict()',
+    );
+    try {
+      const execution = await bench.execution(TRANSACTION);
+      await execution.run(() => bench.note('undone'));
+      expect(await codeOf(complete(execution))).toBe(CONFLICT);
+      expect(await left()).toEqual([[], undefined]);
+    } finally {
+      await bench.database.query('DROP TRIGGER conflicts ON idempotency_records');
+    }
   });
 
   it('does not claim where a transaction cannot begin', async () => {
@@ -148,26 +155,34 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
       'IDEMPOTENCY_COMMIT_REFUSED',
     ],
     ['that a swallowed error had aborted', ['SELECT 1/0'], 'IDEMPOTENCY_TRANSACTION_ABORTED'],
-    ['whose record is gone', ['DELETE FROM idempotency_records'], UNAVAILABLE],
-    ['whose record is another', [`UPDATE idempotency_records SET status = 'failed'`], UNAVAILABLE],
-    ['that was committed and its record removed', ['COMMIT', 'DELETE FROM idempotency_records'], UNAVAILABLE],
+    ['that its handler rolled back itself', ['SELECT 1; ROLLBACK'], UNAVAILABLE],
   ])('leaves nothing of a transaction %s', async (_what, statements, code) => {
     const execution = await bench.execution(TRANSACTION);
     await execution.run(async () => {
+      await bench.note('written');
       for (const statement of statements) await bench.dataSource.query(statement).catch(() => undefined);
-      await bench.note('written').catch(() => undefined);
     });
     expect(await codeOf(complete(execution))).toBe(code);
-    const isOver = statements[0] === 'COMMIT';
-    expect(await left()).toEqual([isOver ? ['written'] : [], undefined]);
+    expect(await left()).toEqual([[], undefined]);
   });
 
-  it('tells of a record that is gone in words', async () => {
+  it.each([
+    ['gone', 'DELETE FROM idempotency_records'],
+    ['another', `UPDATE idempotency_records SET status = 'failed'`],
+  ])('leaves the record as it was that it took over and that is %s, and says so', async (_what, change) => {
+    await complete(await bench.execution(TRANSACTION));
+    await bench.age('expires_at');
+    const before = await bench.row();
     const execution = await bench.execution(TRANSACTION);
-    await execution.run(() => bench.dataSource.query('DELETE FROM idempotency_records'));
+    await execution.run(async () => {
+      await bench.note('undone');
+      await bench.dataSource.query(change);
+    });
     await expect(complete(execution)).rejects.toMatchObject({
+      error: { code: UNAVAILABLE },
       cause: { message: expect.stringContaining('the record of this request is gone') },
     });
+    expect([await bench.notes(), await bench.row()]).toEqual([[], before]);
   });
 
   it.each([
@@ -210,7 +225,7 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
   });
 
   it('does not wait for ever for an answer to its claim, and the claim is undone', async () => {
-    const stop = proxy.onServerData((chunk) => (chunk.includes('claimed_at') ? 'drop' : 'forward'));
+    const stop = proxy.onServerData((chunk) => (chunk.includes('locked_at') ? 'drop' : 'forward'));
     expect(await codeOf(proxied.claim(TRANSACTION))).toBe(UNAVAILABLE);
     stop();
     await eventually(async () => complete(await bench.execution(TRANSACTION)));

@@ -3,6 +3,7 @@ import type { Client, QueryResult } from 'pg';
 import { FINGERPRINT, IDENTITY, LOCK, sqlStateOf, StatementBench } from '../helpers/statement-bench.js';
 
 const UNIQUE_VIOLATION = '23505';
+const INVALID_TEXT = '22P02';
 const HOUR = 3_600_000;
 const CLAIMED_AT = new Date('2026-01-21T10:30:00.123Z');
 const HEADERS = JSON.stringify([['x-made', '1']]);
@@ -19,7 +20,7 @@ describe('the statements of a transaction that holds an identity', () => {
 
   afterAll(() => bench.close());
 
-  const lock = async (client: Client = bench.one): Promise<{ free: boolean }> => {
+  const lock = async (client: Client = bench.one): Promise<{ free: boolean; began: string }> => {
     const { rows } = await client.query(bench.statements.lock, [LOCK, '1234']);
     return rows[0];
   };
@@ -29,9 +30,14 @@ describe('the statements of a transaction that holds an identity', () => {
     return rows[0];
   };
 
-  const record = (): Promise<QueryResult> => {
+  /** Takes the lock and leaves a record, in one transaction unless something is done in between. */
+  const record = async (meanwhile?: string): Promise<QueryResult> => {
+    await begin();
+    const { began } = await lock();
+    if (meanwhile) await bench.one.query(meanwhile);
     const claimed = [FINGERPRINT, 'failed', 'transaction', 3, CLAIMED_AT];
-    return bench.one.query(bench.statements.record, [...IDENTITY, ...claimed, 402, HEADERS, 'made', HOUR]);
+    const values = [...IDENTITY, ...claimed, 402, HEADERS, 'made', HOUR, began];
+    return bench.one.query(bench.statements.record, values);
   };
 
   const settings = async (): Promise<Record<string, unknown>> => {
@@ -154,7 +160,6 @@ describe('the statements of a transaction that holds an identity', () => {
 
   describe('record', () => {
     it('is complete, and expires from now', async () => {
-      await begin();
       await record();
       const { rows } = await bench.one.query(
         `SELECT r.*, completed_at > at AS "completedNow", expires_at > at + interval '1 hour' AS "expiresFromNow",
@@ -182,6 +187,15 @@ describe('the statements of a transaction that holds an identity', () => {
       expect(await sqlStateOf(record())).toBe(UNIQUE_VIOLATION);
       expect(await bench.row()).toEqual(before);
     });
+
+    it.each(['COMMIT', 'ROLLBACK', 'COMMIT; BEGIN'])(
+      'is of no other transaction than that which has the lock: %s',
+      async (meanwhile) => {
+        expect(await sqlStateOf(record(meanwhile))).toBe(INVALID_TEXT);
+        await bench.one.query('ROLLBACK');
+        expect(await bench.row()).toBeUndefined();
+      },
+    );
   });
 
   describe('look', () => {

@@ -215,6 +215,12 @@ const transactions = [
     to: '$7, coalesce(clock_timestamp(), $8),',
   },
   ...withoutIdentity('look', ['$1', '$2', '$3']),
+  {
+    within: 'record',
+    name: 'in whatever transaction',
+    from: 'now() = $13::timestamptz',
+    to: '$13::text IS NOT NULL',
+  },
   { within: 'look', name: 'finds what runs', from: " AND status <> 'processing'", to: '' },
   { within: 'look', name: 'finds what has expired', from: ' AND expires_at > clock_timestamp()', to: '' },
   { within: 'look', name: 'looks by the clock of the transaction', from: 'clock_timestamp()', to: 'now()' },
