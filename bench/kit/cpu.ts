@@ -1,0 +1,59 @@
+import { readdir, readFile } from 'node:fs/promises';
+
+/** Ticks of /proc/…/stat are hundredths of a second on every Linux there is. */
+const MS_PER_TICK = 10;
+
+interface ProcessTimes {
+  readonly parent: number;
+  /** Milliseconds of its own, user and system. */
+  readonly own: number;
+  /** Milliseconds of its children that ended. */
+  readonly children: number;
+}
+
+/** CPU time of one process with all its threads, in milliseconds; undefined where it cannot be told. */
+export async function cpuOf(pid: number): Promise<number | undefined> {
+  return (await timesOf(pid))?.own;
+}
+
+/**
+ * CPU time of a process, its children, and those of its children that ended, in milliseconds: of a PostgreSQL server, say,
+ * whose sessions are processes that come and go.
+ */
+export async function cpuOfFamily(pid: number): Promise<number | undefined> {
+  const parent = await timesOf(pid);
+  if (parent === undefined) return undefined;
+  const children = await Promise.all((await childrenOf(pid)).map(preciseCpuOf));
+  return children.reduce((sum, cpu) => sum + cpu, parent.own + parent.children);
+}
+
+async function childrenOf(pid: number): Promise<number[]> {
+  const listed = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8').catch(() => undefined);
+  if (listed !== undefined) return listed.split(' ').filter(Boolean).map(Number);
+  // Not every kernel lists children.
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  const parents = await Promise.all(pids.map(async (each) => (await timesOf(each))?.parent));
+  return pids.filter((_, index) => parents[index] === pid);
+}
+
+/** In nanoseconds where the kernel counts them: a session's share of a measurement is not many ticks. */
+async function preciseCpuOf(pid: number): Promise<number> {
+  const statistics = await readFile(`/proc/${pid}/schedstat`, 'utf8').catch(() => '');
+  const nanoseconds = Number(statistics.split(' ')[0]);
+  return nanoseconds > 0 ? nanoseconds / 1e6 : ((await timesOf(pid))?.own ?? 0);
+}
+
+async function timesOf(pid: number): Promise<ProcessTimes | undefined> {
+  const line = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
+  if (line === undefined) return undefined;
+  // The second field is the name in parentheses, which may hold anything.
+  const fields = line
+    .slice(line.lastIndexOf(')') + 2)
+    .split(' ')
+    .map(Number);
+  return {
+    parent: fields[1]!,
+    own: (fields[11]! + fields[12]!) * MS_PER_TICK,
+    children: (fields[13]! + fields[14]!) * MS_PER_TICK,
+  };
+}

@@ -1,0 +1,52 @@
+/** Where the requests of a load come from, and with that what their answers must be. */
+export type LoadSource =
+  /** A new key and a new order each time. */
+  | { readonly kind: 'first'; readonly wallets: number }
+  /** What the last load that was told to remember had sent, one after the other: the same answers must come. */
+  | { readonly kind: 'again' }
+  /** One body under keys of a series, new ones or, with `expected`, keys that are recorded with this answer. */
+  | {
+      readonly kind: 'series';
+      readonly series: string;
+      readonly size: number;
+      readonly body: string;
+      readonly expected?: string;
+    }
+  /** Always this request, whose answer must be the same each time. */
+  | { readonly kind: 'same'; readonly body: string; readonly key: string };
+
+/** One load on one application. */
+export interface Load {
+  readonly port: number;
+  readonly path: string;
+  readonly connections: number;
+  readonly source: LoadSource;
+  /** Ends after so many requests, or after so much time, whichever is first. */
+  readonly requests?: number;
+  readonly milliseconds?: number;
+  /** Requests per second at a constant rate, whatever the answers take. Without it each connection asks on when it was answered. */
+  readonly rate?: number;
+  /** Whether to keep what was sent and answered, for {@link LoadSource} `again`. */
+  readonly remember?: boolean;
+}
+
+/** What became of a load in which every answer was right. Times are milliseconds. */
+export interface LoadResult {
+  readonly requests: number;
+  readonly elapsed: number;
+  readonly p50: number;
+  readonly p99: number;
+  readonly mean: number;
+  /** CPU time of the process that made the load. */
+  readonly cpu: number;
+  /** Body of the last answer. */
+  readonly body: string;
+}
+
+/** What the process answers. */
+export type LoadReply = { readonly id: number } & (
+  { readonly result: LoadResult } | { readonly failure: string }
+);
+
+/** What the process is asked. `end` ends a load before its time. */
+export type LoadOrder = { readonly id: number; readonly load: Load } | { readonly end: number };

@@ -1,0 +1,199 @@
+/*
+ * The process that makes the load: HTTP/1.1 over plain sockets, every answer checked.
+ *
+ * Which tool? Both cores also run what is measured, so that the cheapest one that checks every answer is the best one.
+ * CPU time per request against a server that answers at once, 16 connections, a new key in each request, status and body
+ * checked (`node --expose-gc …` made no difference):
+ *
+ *   @@COSTS@@
+ *
+ * wrk is the cheapest, but it cuts the requests that are on their way when its time is over, so that effects and answers
+ * cannot be counted against each other, it cannot tell which request an answer belongs to, and it has no constant rate.
+ */
+import { createHash, randomUUID } from 'node:crypto';
+import { Connection } from './load-connection.js';
+import type { Load, LoadOrder, LoadReply, LoadResult, LoadSource } from './load-messages.js';
+import { percentile } from './statistics.js';
+
+/** A request as it goes onto the wire, and what must come back. */
+interface Exchange {
+  readonly text: string;
+  /** Says what is wrong with an answer. */
+  readonly complaint: (status: number, body: string) => string | undefined;
+}
+
+/** Requests and answers that the last remembering load left. */
+let remembered: { text: string; body: string }[] = [];
+
+const running = new Map<number, () => void>();
+
+process.on('message', (order: LoadOrder) => {
+  if ('end' in order) running.get(order.end)?.();
+  else void answer(order.id, order.load);
+});
+process.on('disconnect', () => process.exit());
+// Ctrl-C reaches the whole group: the parent decides when this process ends.
+process.on('SIGINT', () => undefined);
+
+async function answer(id: number, load: Load): Promise<void> {
+  let reply: LoadReply;
+  try {
+    reply = { id, result: await perform(id, load) };
+  } catch (error) {
+    reply = { id, failure: error instanceof Error ? error.message : String(error) };
+  }
+  running.delete(id);
+  process.send?.(reply);
+}
+
+async function perform(id: number, load: Load): Promise<LoadResult> {
+  const connections = await Promise.all(
+    Array.from({ length: load.connections }, () => Connection.open(load.port)),
+  );
+  const latencies: number[] = [];
+  let [sent, body, ended] = [0, '', false];
+  const next = exchanges(load);
+  const memory: typeof remembered = [];
+  const cpu = process.cpuUsage();
+  const start = performance.now();
+  const limit = load.requests ?? Infinity;
+  const over = (): boolean =>
+    ended || sent >= limit || performance.now() - start >= (load.milliseconds ?? Infinity);
+  running.set(id, () => (ended = true));
+
+  const exchange = async (connection: Connection, since: number): Promise<void> => {
+    sent++;
+    const { text, complaint } = next();
+    const reply = await connection.exchange(text);
+    const wrong = complaint(reply.status, reply.body);
+    if (wrong !== undefined) {
+      throw new Error(`${wrong}: ${reply.status} ${reply.body.slice(0, 300)}, in answer to\n${text}`);
+    }
+    latencies.push(performance.now() - since);
+    body = reply.body;
+    if (load.remember) memory.push({ text, body });
+  };
+  const closedLoop = async (connection: Connection): Promise<void> => {
+    while (!over()) await exchange(connection, performance.now());
+  };
+
+  try {
+    if (load.rate === undefined) await Promise.all(connections.map(closedLoop));
+    else await openLoop(connections, load.rate, start, over, exchange);
+    if (load.remember) remembered = memory;
+    return { ...summary(latencies), elapsed: performance.now() - start, cpu: cpuSince(cpu), body };
+  } finally {
+    for (const connection of connections) connection.close();
+  }
+}
+
+/**
+ * Requests become due at a constant rate; one that finds no connection free waits for it, and its time runs from when it was
+ * due. So a server that stalls is not spared the requests that it would have got.
+ */
+async function openLoop(
+  connections: readonly Connection[],
+  rate: number,
+  start: number,
+  over: () => boolean,
+  exchange: (connection: Connection, since: number) => Promise<void>,
+): Promise<void> {
+  const free = [...connections];
+  const underWay = new Set<Promise<void>>();
+  let due = 0;
+  let failure: Error | undefined;
+  while (!over() && failure === undefined) {
+    while (free.length > 0 && start + (due * 1000) / rate <= performance.now()) {
+      const connection = free.pop()!;
+      const work = exchange(connection, start + (due++ * 1000) / rate)
+        .catch((error: unknown) => (failure ??= error as Error))
+        .then(() => {
+          free.push(connection);
+          underWay.delete(work);
+        });
+      underWay.add(work);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  await Promise.all(underWay);
+  if (failure !== undefined) throw failure;
+}
+
+function exchanges({ source, path }: Load): () => Exchange {
+  let count = 0;
+  switch (source.kind) {
+    case 'first':
+      return () => firstOrder(path, 1 + (count++ % source.wallets));
+    case 'again':
+      if (remembered.length === 0) throw new Error('Nothing is remembered that could be sent again');
+      return () => {
+        const { text, body } = remembered[count++ % remembered.length]!;
+        return { text, complaint: expecting(body) };
+      };
+    case 'series':
+      return () => fromSeries(path, source, source.expected === undefined ? count++ : random(source.size));
+    case 'same': {
+      const text = requestText(path, source.key, source.body);
+      return () => ({ text, complaint: expecting(undefined) });
+    }
+  }
+}
+
+function firstOrder(path: string, wallet: number): Exchange {
+  const key = randomUUID();
+  const text = requestText(path, key, JSON.stringify({ wallet, amount: 1, reference: key }));
+  return {
+    text,
+    complaint: (status, body) => {
+      if (status !== 201) return 'Expected 201';
+      const order = JSON.parse(body) as { id?: unknown; wallet?: unknown; reference?: unknown };
+      const right = order.reference === key && order.wallet === wallet && order.id !== undefined;
+      return right ? undefined : 'Not the order that was sent';
+    },
+  };
+}
+
+function fromSeries(path: string, source: Extract<LoadSource, { kind: 'series' }>, number: number): Exchange {
+  const text = requestText(path, seriesKey(source.series, number), source.body);
+  return { text, complaint: expecting(source.expected) };
+}
+
+function expecting(expected: string | undefined): Exchange['complaint'] {
+  return (status, body) => {
+    if (status !== 201) return 'Expected 201';
+    return expected === undefined || body === expected ? undefined : `Expected ${expected}`;
+  };
+}
+
+/** The same as `md5(series || number)::uuid` in SQL. */
+function seriesKey(series: string, number: number): string {
+  const hash = createHash('md5').update(`${series}${number}`).digest('hex');
+  return hash.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+}
+
+function random(size: number): number {
+  return 1 + Math.floor(Math.random() * size);
+}
+
+function requestText(path: string, key: string, body: string): string {
+  return (
+    `POST ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: bench-client\r\nIdempotency-Key: ${key}\r\n` +
+    `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`
+  );
+}
+
+function summary(latencies: number[]): Pick<LoadResult, 'requests' | 'p50' | 'p99' | 'mean'> {
+  if (latencies.length === 0) throw new Error('Not one request was answered');
+  latencies.sort((a, b) => a - b);
+  return {
+    requests: latencies.length,
+    p50: percentile(latencies, 0.5),
+    p99: percentile(latencies, 0.99),
+    mean: latencies.reduce((sum, latency) => sum + latency, 0) / latencies.length,
+  };
+}
+
+function cpuSince(before: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1000;
+}

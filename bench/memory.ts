@@ -1,0 +1,156 @@
+/*
+ * Question: does the library keep memory, and what does a waiting duplicate cost?
+ *
+ * Variants: 200,000 requests, first ones and replays in turns, with the memory of the application after a garbage collection
+ * from time to time. And 1,000 duplicates that wait for one request, beside 1,000 requests that are kept waiting by a handler
+ * without this library: what is left when those are taken away is the library's, the rest is sockets and HTTP.
+ *
+ * To be reached: no growth; under 20 MB for the 1,000.
+ *
+ * Knobs: see KNOBS.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { WALLETS } from './apps/shop.js';
+import type { Benchmark, BenchmarkResult } from './benchmark.js';
+import type { App } from './kit/app.js';
+import { cpuOf } from './kit/cpu.js';
+import { readFlags, type Settings } from './kit/flags.js';
+import { warmUp } from './kit/measure.js';
+import { findNode } from './kit/nodes.js';
+import type { Database } from './kit/postgres.js';
+import type { Stage } from './kit/stage.js';
+import { round } from './kit/statistics.js';
+import { table } from './kit/table.js';
+
+const KNOBS = {
+  requests: 200_000,
+  steps: 20,
+  connections: 16,
+  waiting: 1000,
+  side: 'transaction',
+  adapter: 'express',
+  node: '24',
+  'warm-up': 1500,
+} as const;
+
+type Knobs = Settings<typeof KNOBS>;
+
+export const memory: Benchmark = {
+  name: 'memory',
+  file: 'memory',
+  smoke: ['--requests=200', '--steps=2', '--waiting=20', '--node=own', '--warm-up=20'],
+  run,
+};
+
+const TARGET_MB = 20;
+const IDLE_PATIENCE_MS = 60_000;
+
+interface Memory {
+  readonly heap_mb: number;
+  readonly rss_mb: number;
+}
+
+async function run(stage: Stage, flags: readonly string[]): Promise<BenchmarkResult> {
+  const knobs = readFlags(flags, KNOBS);
+  const database = await stage.shop();
+  const steps = await overTime(stage, database, knobs);
+  console.log(
+    table(
+      Object.keys(steps[0]!),
+      steps.map((row) => Object.values(row)),
+    ),
+  );
+  const growth = growthOf(steps);
+  console.log(
+    `\nPer 100,000 requests, in the later half: heap ${growth.heap_mb} MB, RSS ${growth.rss_mb} MB\n`,
+  );
+
+  const held = await whileWaiting(stage, database, knobs, '/extras/held');
+  const bare = await whileWaiting(stage, database, knobs, '/extras/held-bare');
+  const library = difference(held, bare);
+  console.log(
+    table(
+      [`${knobs.waiting} waiting`, 'heap MB', 'RSS MB'],
+      [
+        ['duplicates', held.heap_mb, held.rss_mb],
+        ['requests of a handler without this library', bare.heap_mb, bare.rss_mb],
+        ['the difference', library.heap_mb, library.rss_mb],
+      ],
+    ),
+  );
+  console.log(`\nTo be reached: under ${TARGET_MB} MB`);
+  return {
+    settings: knobs,
+    steps,
+    growth_per_100k: growth,
+    waiting: { duplicates: held, bare, library },
+    target_mb: TARGET_MB,
+  };
+}
+
+async function overTime(stage: Stage, database: Database, knobs: Knobs) {
+  const app = await start(stage, database, knobs);
+  const { connections } = knobs;
+  const load = { path: '/orders', connections, requests: knobs.requests / knobs.steps / 2 };
+  const steps = [{ requests: 0, ...(await memoryOf(app)) }];
+  for (let step = 1; step <= knobs.steps; step++) {
+    await stage.load.run(app, { ...load, source: { kind: 'first', wallets: WALLETS }, remember: true });
+    await stage.load.run(app, { ...load, source: { kind: 'again' } });
+    steps.push({ requests: (step * knobs.requests) / knobs.steps, ...(await memoryOf(app)) });
+  }
+  await app.end();
+  return steps;
+}
+
+/** From the middle on, when caches are full and code is compiled. */
+function growthOf(steps: readonly (Memory & { requests: number })[]): Memory {
+  const middle = steps[steps.length >> 1]!;
+  const last = steps.at(-1)!;
+  const per = (value: number): number => round((value * 100_000) / (last.requests - middle.requests));
+  const { heap_mb, rss_mb } = difference(last, middle);
+  return { heap_mb: per(heap_mb), rss_mb: per(rss_mb) };
+}
+
+/** A new process each time: one that was larger before would not have to grow. */
+async function whileWaiting(stage: Stage, database: Database, knobs: Knobs, path: string): Promise<Memory> {
+  const app = await start(stage, database, knobs);
+  const before = await memoryOf(app);
+  const count = knobs.waiting;
+  const source = { kind: 'same', body: '{}', key: `held ${path}` } as const;
+  const load = stage.load.start(app, { path, connections: count, requests: count, source });
+  load.result.catch(() => undefined);
+  await untilIdle(app);
+  const during = await memoryOf(app);
+  await app.ask('release');
+  await load.result;
+  await app.end();
+  return difference(during, before);
+}
+
+async function start(stage: Stage, database: Database, knobs: Knobs): Promise<App> {
+  const adapter = knobs.adapter === 'fastify' ? 'fastify' : 'express';
+  const node = findNode(knobs.node);
+  const app = await stage.app({ side: knobs.side, adapter, database, node, nodeOptions: ['--expose-gc'] });
+  await warmUp(stage, app, knobs['warm-up']);
+  return app;
+}
+
+/** Everybody waits when the application no longer works. */
+async function untilIdle(app: App): Promise<void> {
+  const deadline = performance.now() + IDLE_PATIENCE_MS;
+  let before = -1;
+  for (let now = await cpuOf(app.pid); now !== before; now = await cpuOf(app.pid)) {
+    if (performance.now() > deadline) throw new Error('The application did not come to rest');
+    before = now ?? 0;
+    await delay(300);
+  }
+}
+
+async function memoryOf(app: App): Promise<Memory> {
+  const { heap, rss } = await app.ask('memory');
+  return { heap_mb: round(heap / 2 ** 20), rss_mb: round(rss / 2 ** 20) };
+}
+
+function difference(later: Memory, earlier: Memory): Memory {
+  return { heap_mb: round(later.heap_mb - earlier.heap_mb), rss_mb: round(later.rss_mb - earlier.rss_mb) };
+}

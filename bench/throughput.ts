@@ -1,0 +1,207 @@
+/*
+ * Question: what does idempotency cost, beside no idempotency, beside Redis, and beside what teams write themselves?
+ *
+ * Variants: the sides of apps/sides/, on Express and Fastify, with 1, 16 and 64 connections, on two releases of Node.js; first
+ * requests and replays. All do the same work, a wallet's update and an order, in one durable PostgreSQL; the tables are
+ * emptied before each round. pgbench sends the same statements without an application, before and after: the ceiling.
+ *
+ * Each round measures everything once, in random order, so that whatever else the machine does falls on all alike. Ratios are
+ * taken within a round, and the median over the rounds is what counts.
+ *
+ * Knobs: see KNOBS. The first of `nodes` is measured with every number of connections; the others, which are to show what
+ * another release changes, with 16.
+ */
+import type { Benchmark, BenchmarkResult } from './benchmark.js';
+import type { App } from './kit/app.js';
+import { readFlags, type Settings } from './kit/flags.js';
+import { emptyTables, measure, warmUp, type Phase, type Sample } from './kit/measure.js';
+import { findNode } from './kit/nodes.js';
+import { hasPgbench, PGBENCH_REMEDY, runPgbench, scriptOf, type PgbenchScript } from './kit/pgbench.js';
+import type { Database } from './kit/postgres.js';
+import { hasRedis, REDIS_REMEDY } from './kit/redis.js';
+import { SIDE_NAMES } from './kit/side-names.js';
+import { WALLETS } from './apps/shop.js';
+import { POOL, type Stage } from './kit/stage.js';
+import { chooseSeed, seededRandom, shuffled } from './kit/statistics.js';
+import { resultsFrom, resultTable, type Measured, type Result, type Subject } from './kit/subjects.js';
+
+const KNOBS = {
+  sides: SIDE_NAMES,
+  adapters: ['express', 'fastify'],
+  connections: [1, 16, 64],
+  phases: ['first', 'replay'],
+  rounds: 5,
+  seconds: 2,
+  nodes: ['24', 'own'],
+  seed: 0,
+  /** Requests for each phase that each process is warmed up with. */
+  'warm-up': 1500,
+  /** Requests before each measurement; as many keys are replayed. */
+  lead: 250,
+} as const;
+
+type Knobs = Settings<typeof KNOBS>;
+type Measurements = Map<Subject, Sample[]>;
+
+/** The Node.js that gets all numbers of connections is the first; this is the number for the others. */
+const CONNECTIONS_OF_OTHERS = 16;
+
+/** Sides whose statements are sent without an application as well. */
+const CEILINGS = ['bare', 'transaction'];
+
+export const throughput: Benchmark = {
+  name: 'throughput',
+  file: 'latest',
+  smoke: [
+    ...[
+      '--rounds=1',
+      '--seconds=0.1',
+      '--nodes=own',
+      '--adapters=express',
+      '--connections=4',
+      '--warm-up=10',
+      '--lead=10',
+    ],
+    ...(hasRedis()
+      ? []
+      : [`--sides=${SIDE_NAMES.filter((side) => side !== 'node-idempotency-redis').join()}`]),
+  ],
+  run,
+};
+
+async function run(stage: Stage, flags: readonly string[]): Promise<BenchmarkResult> {
+  const knobs = readFlags(flags, KNOBS);
+  const ceilings = hasPgbench() ? CEILINGS : [];
+  const { seed, results } = await measureThroughput(stage, knobs, ceilings);
+  console.log(resultTable(results));
+  if (!hasPgbench()) console.log(`\n${PGBENCH_REMEDY}`);
+  return { settings: { ...knobs, seed, pool: POOL, wallets: WALLETS }, results };
+}
+
+/** Measures what the knobs say, and pgbench with the statements of some sides; tells with which seed. */
+export async function measureThroughput(
+  stage: Stage,
+  knobs: Knobs,
+  ceilingSides: readonly string[],
+): Promise<{ seed: number; results: Result[] }> {
+  const seed = chooseSeed(knobs.seed);
+  if (knobs.sides.includes('node-idempotency-redis') && !hasRedis()) {
+    throw new Error(`redis-server is not installed. ${REDIS_REMEDY}`);
+  }
+  const measurements: Measurements = new Map(subjectsOf(knobs).map((subject) => [subject, []]));
+  const { rounds, seconds } = knobs;
+  console.log(
+    `Seed ${seed}: ${measurements.size} measurements of ${seconds} s in each of ${rounds} rounds\n`,
+  );
+  const database = await stage.shop();
+  const ceilings = await ceilingsOf(stage, database, knobs, ceilingSides);
+  const apps = await startApps(stage, database, [...measurements.keys()], knobs['warm-up']);
+  await measureCeilings(stage, database, ceilings, knobs);
+  await measureRounds({ stage, database, apps, knobs, measurements, random: seededRandom(seed) });
+  await measureCeilings(stage, database, ceilings, knobs);
+  for (const app of apps.values()) await app.end();
+  const measured = [...measurements].map(([subject, samples]) => ({ ...subject, samples }));
+  return { seed, results: resultsFrom([...ceilings, ...measured]) };
+}
+
+function subjectsOf({ sides, phases, adapters, connections, nodes }: Knobs): Subject[] {
+  const versions = [...new Set(nodes.map((node) => findNode(node).version))];
+  const subjects: Subject[] = [];
+  for (const [index, node] of versions.entries()) {
+    const isOther = index > 0 && connections.includes(CONNECTIONS_OF_OTHERS);
+    for (const adapter of adapters) {
+      for (const count of isOther ? [CONNECTIONS_OF_OTHERS] : connections) {
+        for (const side of sides) {
+          for (const phase of phases as readonly Phase[]) {
+            if (side === 'bare' && phase === 'replay') continue;
+            subjects.push({ side, phase, adapter, connections: count, node });
+          }
+        }
+      }
+    }
+  }
+  return subjects;
+}
+
+/** One process for each side, adapter and Node.js, which lives through all rounds: a new one would be measured cold. */
+async function startApps(
+  stage: Stage,
+  database: Database,
+  subjects: readonly Subject[],
+  requests: number,
+): Promise<Map<string, App>> {
+  const apps = new Map<string, App>();
+  for (const subject of subjects) {
+    const { side, adapter, node } = subject;
+    if (apps.has(appName(subject))) continue;
+    if (adapter !== 'express' && adapter !== 'fastify')
+      throw new Error(`There is no adapter named ${adapter}`);
+    const runtime = findNode(node.split('.')[0]!);
+    const app = await stage.app({ side, adapter, database, node: runtime });
+    apps.set(appName(subject), app);
+    await warmUp(stage, app, requests);
+  }
+  console.error(`${apps.size} applications are running and warm`);
+  return apps;
+}
+
+function appName({ side, adapter, node }: Subject): string {
+  return `${side} ${adapter} ${node}`;
+}
+
+interface Rounds {
+  readonly stage: Stage;
+  readonly database: Database;
+  readonly apps: ReadonlyMap<string, App>;
+  readonly knobs: Knobs;
+  readonly measurements: Measurements;
+  readonly random: () => number;
+}
+
+async function measureRounds({ stage, database, apps, knobs, measurements, random }: Rounds): Promise<void> {
+  const started = performance.now();
+  for (let round = 1; round <= knobs.rounds; round++) {
+    await emptyTables(stage, database);
+    for (const [subject, samples] of shuffled([...measurements], random)) {
+      const { phase, connections } = subject;
+      const how = { phase, connections, milliseconds: knobs.seconds * 1000, lead: knobs.lead };
+      samples.push(await measure(stage, apps.get(appName(subject))!, database, how));
+    }
+    const seconds = Math.round((performance.now() - started) / 1000);
+    console.error(`Round ${round} of ${knobs.rounds}, ${seconds} s since the first began`);
+  }
+}
+
+interface Ceiling extends Measured {
+  readonly script: PgbenchScript;
+  readonly samples: Sample[];
+}
+
+async function ceilingsOf(
+  stage: Stage,
+  database: Database,
+  { sides, connections }: Knobs,
+  ceilingSides: readonly string[],
+): Promise<Ceiling[]> {
+  const ceilings: Ceiling[] = [];
+  for (const side of ceilingSides.filter((name) => sides.includes(name))) {
+    const script = await scriptOf(stage, database, side);
+    for (const count of connections) {
+      const subject = { side: `pgbench: ${side}`, phase: 'first', adapter: 'none', node: 'none' } as const;
+      ceilings.push({ ...subject, connections: count, script, samples: [] });
+    }
+  }
+  return ceilings;
+}
+
+async function measureCeilings(
+  stage: Stage,
+  database: Database,
+  ceilings: readonly Ceiling[],
+  { seconds }: Knobs,
+): Promise<void> {
+  await emptyTables(stage, database);
+  for (const { script, connections, samples } of ceilings) {
+    samples.push(await runPgbench(stage, database, script, connections, seconds * 1000));
+  }
+}
