@@ -41,7 +41,7 @@ export const latency: Benchmark = {
 
 async function run(stage: Stage, flags: readonly string[]): Promise<BenchmarkResult> {
   const knobs = readFlags(flags, KNOBS);
-  const all = { ...knobs, connections: [1], phases: ['first', 'replay'] };
+  const all = { ...knobs, connections: [1], phases: ['first', 'replay'], profile: false };
   const { seed, results } = await measureThroughput(stage, all, []);
   const added = results.map((result) => addedTo(result, results));
   console.log(

@@ -18,8 +18,10 @@ import { emptyTables, measure, warmUp, type Phase, type Sample } from './kit/mea
 import { findNode } from './kit/nodes.js';
 import { hasPgbench, PGBENCH_REMEDY, runPgbench, scriptOf, type PgbenchScript } from './kit/pgbench.js';
 import type { Database } from './kit/postgres.js';
+import { repository } from './kit/places.js';
 import { hasRedis, REDIS_REMEDY } from './kit/redis.js';
 import { SIDE_NAMES } from './kit/side-names.js';
+import { join } from 'node:path';
 import { WALLETS } from './apps/shop.js';
 import { POOL, type Stage } from './kit/stage.js';
 import { chooseSeed, seededRandom, shuffled } from './kit/statistics.js';
@@ -38,6 +40,8 @@ const KNOBS = {
   'warm-up': 1500,
   /** Requests before each measurement; as many keys are replayed. */
   lead: 250,
+  /** Leaves a CPU profile of each application in dist/profiles, which costs a little. */
+  profile: false,
 } as const;
 
 type Knobs = Settings<typeof KNOBS>;
@@ -95,7 +99,7 @@ export async function measureThroughput(
   );
   const database = await stage.shop();
   const ceilings = await ceilingsOf(stage, database, knobs, ceilingSides);
-  const apps = await startApps(stage, database, [...measurements.keys()], knobs['warm-up']);
+  const apps = await startApps(stage, database, [...measurements.keys()], knobs);
   await measureCeilings(stage, database, ceilings, knobs);
   await measureRounds({ stage, database, apps, knobs, measurements, random: seededRandom(seed) });
   await measureCeilings(stage, database, ceilings, knobs);
@@ -128,7 +132,7 @@ async function startApps(
   stage: Stage,
   database: Database,
   subjects: readonly Subject[],
-  requests: number,
+  { profile, 'warm-up': requests }: Knobs,
 ): Promise<Map<string, App>> {
   const apps = new Map<string, App>();
   for (const subject of subjects) {
@@ -137,12 +141,21 @@ async function startApps(
     if (adapter !== 'express' && adapter !== 'fastify')
       throw new Error(`There is no adapter named ${adapter}`);
     const runtime = findNode(node.split('.')[0]!);
-    const app = await stage.app({ side, adapter, database, node: runtime });
+    const nodeOptions = profile ? profiling(`${side}-${adapter}-${node}`) : [];
+    const app = await stage.app({ side, adapter, database, node: runtime, nodeOptions });
     apps.set(appName(subject), app);
     await warmUp(stage, app, requests);
   }
   console.error(`${apps.size} applications are running and warm`);
   return apps;
+}
+
+function profiling(name: string): string[] {
+  return [
+    '--cpu-prof',
+    `--cpu-prof-dir=${join(repository, 'dist', 'profiles')}`,
+    `--cpu-prof-name=${name}.cpuprofile`,
+  ];
 }
 
 function appName({ side, adapter, node }: Subject): string {

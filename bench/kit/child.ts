@@ -2,7 +2,7 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 
 /** How long a child may take to end when it is told to. */
-const END_PATIENCE_MS = 5_000;
+const END_PATIENCE_MS = 10_000;
 
 /** What a child is started with. */
 export interface ChildOptions {
@@ -31,7 +31,7 @@ export class Child<Reply extends Message> {
   constructor({ file, parameters = [], node = process.execPath, nodeOptions = [] }: ChildOptions) {
     this.#process = fork(file, parameters, {
       execPath: node,
-      execArgv: ['--enable-source-maps', ...nodeOptions],
+      execArgv: [...nodeOptions],
       env: { ...process.env, NODE_OPTIONS: '', NODE_ENV: 'production' },
       stdio: ['ignore', 2, 2, 'ipc'],
     });
