@@ -141,7 +141,7 @@ function exchanges({ source, path }: Load): () => Exchange {
 
 function firstOrder(path: string, wallet: number): Exchange {
   const key = randomUUID();
-  const text = requestText(path, key, JSON.stringify({ wallet, amount: 1, reference: key }));
+  const text = requestText(path, key, JSON.stringify({ wallet, amount: 5, reference: key }));
   return {
     text,
     complaint: (status, body) => {

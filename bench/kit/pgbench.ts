@@ -78,7 +78,7 @@ function isLock(value: string): boolean {
   return /^-?\d{15,}$/.test(value);
 }
 
-/** The order is for wallet 1, and so is the request's body, which is a longer text. */
+/** The order is for wallet 1, and for an amount that is another number. */
 function isWallet(text: string, value: string): boolean {
   return value === '1' && /"wallets"|"orders"/.test(text);
 }
