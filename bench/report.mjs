@@ -1,0 +1,354 @@
+// Writes the tables of the documentation from bench/results/, between the markers `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`:
+//
+//   node bench/report.mjs                     writes them
+//   node bench/report.mjs --check             says where a page has other tables than the results, and fails
+//   node bench/report.mjs [--check] FOLDER    does so in another copy of the repository
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+const PAGES = ['docs/performance.md', 'README.md'];
+/** What tables are made of where there is a choice. */
+const CONNECTIONS = 16;
+const REDIS = 'node-idempotency-redis';
+
+/** For each marker: the results it is made of, the command that makes them, and the Markdown. */
+const PARTS = {
+  throughput: { files: ['latest'], command: 'npm run bench', render: ([latest]) => throughput(latest) },
+  latency: { files: ['latency'], command: 'npm run bench -- latency', render: ([result]) => latency(result) },
+  growth: { files: ['growth'], command: 'npm run bench -- growth', render: ([result]) => growth(result) },
+  purge: { files: ['purge'], command: 'npm run bench -- purge', render: ([result]) => purge(result) },
+  memory: { files: ['memory'], command: 'npm run bench -- memory', render: ([result]) => memory(result) },
+  'record-cost': {
+    files: ['record-cost'],
+    command: 'npm run bench -- record-cost',
+    render: ([result]) => recordCost(result),
+  },
+  summary: {
+    files: ['latest', 'latency'],
+    command: 'npm run bench',
+    render: ([latest, added]) => summary(latest, added),
+  },
+};
+
+const { check, root } = parameters(process.argv.slice(2));
+let differing = 0;
+for (const page of PAGES) {
+  const path = join(root, page);
+  const written = await readFile(path, 'utf8');
+  const wanted = await withTables(written);
+  if (written === wanted) continue;
+  differing += 1;
+  if (check) console.error(`${page} has other tables than bench/results: run \`npm run bench:report\`.`);
+  else await writeFile(path, wanted);
+  if (!check) console.log(`${page} was written`);
+}
+if (check && differing > 0) process.exitCode = 1;
+
+function parameters(given) {
+  const folder = given.find((each) => !each.startsWith('-'));
+  const unknown = given.find((each) => each.startsWith('-') && each !== '--check');
+  if (unknown) throw new Error(`There is no ${unknown}, only --check`);
+  return { check: given.includes('--check'), root: folder ?? join(import.meta.dirname, '..') };
+}
+
+/** The page with the tables of the results. */
+async function withTables(page) {
+  let result = page;
+  for (const [, name] of page.matchAll(/<!-- bench:([\w-]+) -->/g)) {
+    const part = PARTS[name];
+    if (!part) throw new Error(`There is no table named ${name}: ${Object.keys(PARTS).join(', ')}`);
+    const [open, close] = [`<!-- bench:${name} -->`, `<!-- /bench:${name} -->`];
+    const [start, end] = [result.indexOf(open) + open.length, result.indexOf(close)];
+    if (end < start) throw new Error(`${open} is not closed by ${close}`);
+    result = `${result.slice(0, start)}\n${await markdown(part)}\n${result.slice(end)}`;
+  }
+  return result;
+}
+
+async function markdown({ files, command, render }) {
+  const results = await Promise.all(files.map(read));
+  return results.includes(undefined) ? `Not measured yet: \`${command}\`.` : render(results);
+}
+
+async function read(name) {
+  const text = await readFile(join(root, 'bench', 'results', `${name}.json`), 'utf8').catch((error) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw error;
+  });
+  return text === undefined ? undefined : JSON.parse(text);
+}
+
+function throughput({ machine, settings, results }) {
+  const nodes = distinct(results.map(({ node }) => node)).filter((node) => node !== 'none');
+  const counts = distinct(results.map(({ connections }) => connections));
+  const count = usual(counts);
+  const main = results.filter(
+    ({ node, connections }) => [nodes[0], 'none'].includes(node) && connections === count,
+  );
+  const { rounds, seconds, pool, seed } = settings;
+  return paragraphs(
+    told(
+      machine,
+      `Node.js ${nodes.join(' and ')}; ${rounds} rounds of ${seconds} s each, a pool of ${pool}; seed ${seed}.`,
+    ),
+    `First requests at ${count} connections, Node.js ${nodes[0]}:`,
+    table(
+      [
+        'adapter',
+        'side',
+        'requests/s',
+        'lowest to highest',
+        '× bare',
+        'p50 ms',
+        'p99 ms',
+        'CPU ms app',
+        'db',
+        'CPU × bare',
+      ],
+      main
+        .filter(({ phase }) => phase === 'first')
+        .map((each) => [
+          ...[
+            adapterOf(each),
+            each.side,
+            each.rps,
+            each.spread.rps.map((rps) => number(Math.round(rps))).join(' – '),
+          ],
+          ...[
+            each.ratio_to_bare,
+            each.p50_ms,
+            each.p99_ms,
+            cpu(each.cpu_app_ms),
+            each.cpu_db_ms,
+            each.cpu_ratio_to_bare,
+          ],
+        ]),
+    ),
+    `Replays at ${count} connections, Node.js ${nodes[0]}, beside first requests of the bare handler and replays of the Redis package:`,
+    table(
+      ['adapter', 'side', 'requests/s', '× bare', '× Redis', 'p50 ms', 'p99 ms', 'CPU ms app', 'db'],
+      main
+        .filter(({ phase }) => phase === 'replay')
+        .map((each) => [
+          ...[adapterOf(each), each.side, each.rps, each.ratio_to_bare, overRedis(each, main)],
+          ...[each.p50_ms, each.p99_ms, cpu(each.cpu_app_ms), each.cpu_db_ms],
+        ]),
+    ),
+    ...everywhere(results, nodes, counts),
+  );
+}
+
+/** Throughput over that of the bare handler, for each number of connections, and on each Node.js. */
+function everywhere(results, nodes, counts) {
+  const columns = [
+    ...counts.map((connections) => ({ connections, node: nodes[0] })),
+    ...nodes.slice(1).map((node) => ({ connections: usual(counts), node })),
+  ];
+  const sides = results.filter(({ side, node }) => side !== 'bare' && node !== 'none');
+  if (columns.length < 2 || sides.length === 0) return [];
+  const rows = distinct(sides.map(({ adapter, side, phase }) => JSON.stringify([adapter, side, phase])));
+  return [
+    '× bare at every number of connections, and with every Node.js:',
+    table(
+      ['adapter', 'side', 'phase', ...columns.map(({ connections, node }) => `${connections}, ${node}`)],
+      rows.map((row) => {
+        const [adapter, side, phase] = JSON.parse(row);
+        const cells = columns.map((column) => {
+          const found = sides.find((each) => same(each, { adapter, side, phase, ...column }));
+          return found?.ratio_to_bare ?? null;
+        });
+        return [adapter, side, phase, ...cells];
+      }),
+    ),
+  ];
+}
+
+function overRedis(result, results) {
+  const { adapter, node, connections, phase } = result;
+  const redis = results.find((each) => same(each, { side: REDIS, adapter, node, connections, phase }));
+  return redis ? result.rps / redis.rps : null;
+}
+
+function latency({ machine, settings, results }) {
+  const { rounds, seconds, seed } = settings;
+  const nodes = distinct(results.map(({ node }) => node));
+  return paragraphs(
+    told(
+      machine,
+      `Node.js ${nodes.join(' and ')}; one connection, ${rounds} rounds of ${seconds} s each; seed ${seed}.`,
+    ),
+    table(
+      ['Node.js', 'adapter', 'side', 'phase', 'p50 ms', 'p99 ms', 'added at p50', 'added at p99'],
+      results.map((each) => [
+        ...[each.node, each.adapter, each.side, each.phase],
+        ...[each.p50_ms, each.p99_ms, each.added_p50_ms, each.added_p99_ms],
+      ]),
+    ),
+  );
+}
+
+function growth({ machine, settings, results, ratios }) {
+  const { rounds, seconds, connections, side, adapter, seed } = settings;
+  return paragraphs(
+    told(
+      machine,
+      `Side \`${side}\` on ${adapter}, ${connections} connections, ${rounds} rounds of ${seconds} s each; seed ${seed}.`,
+    ),
+    table(
+      [
+        'live records',
+        'table and indexes, MB',
+        'phase',
+        'requests/s',
+        'p50 ms',
+        'p99 ms',
+        'CPU ms app',
+        'db',
+        'log, bytes per request',
+      ],
+      results.map((each) => [
+        ...[each.records, each.size_mb, each.phase, each.rps, each.p50_ms, each.p99_ms],
+        ...[each.cpu_app_ms, each.cpu_db_ms, each.wal_bytes],
+      ]),
+    ),
+    `Throughput of the full table over that of the empty one, median of the rounds: first requests **${number(ratios.first)}**, ` +
+      `replays **${number(ratios.replay)}**. To be reached: ${ratios.target}.`,
+  );
+}
+
+function purge({ machine, settings, results, p99_ratio: ratio, target }) {
+  const { records, rate, side, adapter } = settings;
+  return paragraphs(
+    told(
+      machine,
+      `Side \`${side}\` on ${adapter}; ${number(records)} expired records, ${rate} requests a second.`,
+    ),
+    table(
+      [
+        ...['cycle', 'p50 ms quiet', 'with purge', 'p99 ms quiet', 'with purge', 'deleted per second'],
+        ...['table MB filled', 'left', 'indexes MB filled', 'left', 'free in the table, %', 'vacuumed by'],
+      ],
+      results.map((each) => [
+        ...[
+          each.cycle,
+          each.p50_quiet_ms,
+          each.p50_purge_ms,
+          each.p99_quiet_ms,
+          each.p99_purge_ms,
+          each.deleted_per_s,
+        ],
+        ...[each.filled_table_mb, each.left_table_mb, each.filled_index_mb, each.left_index_mb],
+        ...[each.free_percent, each.vacuumed_by],
+      ]),
+    ),
+    `p99 with purge over p99 without, median of the cycles: **${number(ratio)}**. To be reached: at most ${target}.`,
+  );
+}
+
+function memory({ machine, settings, steps, growth_per_100k: per100k, waiting, target_mb: target }) {
+  const { side, adapter, connections, waiting: count } = settings;
+  const shown = steps.filter(
+    (_, index) => index % Math.ceil(steps.length / 6) === 0 || index === steps.length - 1,
+  );
+  return paragraphs(
+    told(
+      machine,
+      `Side \`${side}\` on ${adapter}, ${connections} connections; each figure after a garbage collection.`,
+    ),
+    table(
+      ['requests', 'heap MB', 'RSS MB'],
+      shown.map(({ requests, heap_mb: heap, rss_mb: rss }) => [requests, heap, rss]),
+    ),
+    `Growth per 100,000 requests, in the later half: heap ${number(per100k.heap_mb)} MB, RSS ${number(per100k.rss_mb)} MB.`,
+    table(
+      [`${number(count)} that wait`, 'heap MB', 'RSS MB'],
+      [
+        ['duplicates', waiting.duplicates],
+        ['requests of a handler without this library', waiting.bare],
+        ['the difference', waiting.library],
+      ].map(([what, { heap_mb: heap, rss_mb: rss }]) => [what, heap, rss]),
+    ),
+    `To be reached: no growth, and under ${target} MB.`,
+  );
+}
+
+function recordCost({ machine, settings, results }) {
+  return paragraphs(
+    told(machine, `${number(settings.records)} records of each size, whose bodies do not compress.`),
+    table(
+      ['side', 'body, bytes', 'table, bytes', 'before a vacuum', 'indexes, bytes', 'log, bytes'],
+      results.map((each) => [
+        ...[each.side, each.response_bytes, each.table_bytes, each.table_bytes_before_vacuum],
+        ...[each.index_bytes, each.wal_bytes],
+      ]),
+    ),
+  );
+}
+
+function summary({ machine, results }, { results: added }) {
+  const count = usual(distinct(results.map(({ connections }) => connections)));
+  const { node } = results.find(({ side }) => side === 'transaction') ?? {};
+  const at = { adapter: 'express', node, phase: 'first' };
+  const ratio = (side) =>
+    number(results.find((each) => same(each, { ...at, side, connections: count }))?.ratio_to_bare);
+  const milliseconds = (side) => number(added.find((each) => same(each, { ...at, side }))?.added_p50_ms);
+  const replays = results.find((each) =>
+    same(each, { ...at, side: 'transaction', phase: 'replay', connections: count }),
+  );
+  return (
+    `Measured on ${machine.cores} cores shared by everything, on Express with Node.js ${node}: at ${count} connections first requests reach ` +
+    `**${ratio('transaction')}** of the bare handler's throughput, **${ratio('transaction-tuned')}** with ` +
+    `[tuning](docs/performance.md#which-tuning-to-choose-when), and ${number(replays?.rps)} replays a second are answered; at one connection ` +
+    `a request is answered ${milliseconds('transaction')} ms later, tuned ${milliseconds('transaction-tuned')} ms.`
+  );
+}
+
+/** What everything was measured on. */
+function told({ cpu: model, cores, memory_gb: memoryGb, kernel, postgres, redis }, settings) {
+  const durable = `fsync ${postgres.fsync}, synchronous_commit ${postgres.synchronous_commit}`;
+  const servers = `PostgreSQL ${postgres.server_version} (${durable})${redis ? `, Redis ${redis}` : ''}`;
+  return `${model}, ${cores} cores, ${memoryGb} GB, ${kernel}; ${servers}. ${settings}`;
+}
+
+function usual(counts) {
+  return counts.includes(CONNECTIONS) ? CONNECTIONS : counts[counts.length >> 1];
+}
+
+function adapterOf({ adapter }) {
+  return adapter === 'none' ? null : adapter;
+}
+
+/** pgbench has no application. */
+function cpu(milliseconds) {
+  return milliseconds === 0 ? null : milliseconds;
+}
+
+function same(result, wanted) {
+  return Object.entries(wanted).every(([name, value]) => result[name] === value);
+}
+
+function distinct(values) {
+  return [...new Set(values)];
+}
+
+function paragraphs(...parts) {
+  return `\n${parts.join('\n\n')}\n`;
+}
+
+function table(head, rows) {
+  const isNumber = head.map((_, column) => rows.some((row) => typeof row[column] === 'number'));
+  const lines = [
+    head,
+    isNumber.map((right) => (right ? '---:' : '---')),
+    ...rows.map((row) => row.map(number)),
+  ];
+  return lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}
+
+/** Two digits after the point are more than the noise lets one tell. */
+function number(value) {
+  if (value === undefined || value === null || Number.isNaN(value)) return '–';
+  if (typeof value !== 'number') return String(value);
+  if (Number.isInteger(value) || Math.abs(value) >= 1000) return Math.round(value).toLocaleString('en');
+  return value.toFixed(Math.abs(value) >= 100 ? 1 : 2);
+}
