@@ -80,11 +80,11 @@ async function read(name) {
 
 function throughput({ machine, settings, results }) {
   const nodes = distinct(results.map(({ node }) => node)).filter((node) => node !== 'none');
-  const counts = distinct(results.map(({ connections }) => connections));
+  const counts = distinct(results.map(({ connections }) => connections)).sort((a, b) => a - b);
   const count = usual(counts);
-  const main = results.filter(
-    ({ node, connections }) => [nodes[0], 'none'].includes(node) && connections === count,
-  );
+  const atCount = results.filter(({ connections }) => connections === count);
+  // What pgbench reached stands below what it is the ceiling of.
+  const main = [...atCount.filter(({ node }) => node === nodes[0]), ...atCount.filter(isCeiling)];
   const { rounds, seconds, pool, seed } = settings;
   return paragraphs(
     told(
@@ -314,8 +314,13 @@ function usual(counts) {
   return counts.includes(CONNECTIONS) ? CONNECTIONS : counts[counts.length >> 1];
 }
 
-function adapterOf({ adapter }) {
-  return adapter === 'none' ? null : adapter;
+/** pgbench has neither adapter nor Node.js. */
+function isCeiling({ adapter }) {
+  return adapter === 'none';
+}
+
+function adapterOf(result) {
+  return isCeiling(result) ? null : result.adapter;
 }
 
 /** pgbench has no application. */
@@ -335,20 +340,29 @@ function paragraphs(...parts) {
   return `\n${parts.join('\n\n')}\n`;
 }
 
+/** In a column of which any figure has digits after the point, all have them. */
 function table(head, rows) {
-  const isNumber = head.map((_, column) => rows.some((row) => typeof row[column] === 'number'));
+  const columns = head.map((_, column) => rows.map((row) => row[column]));
+  const isNumber = columns.map((values) => values.some((value) => typeof value === 'number'));
+  const isWhole = columns.map((values) =>
+    values.every((value) => typeof value !== 'number' || isInteger(value)),
+  );
   const lines = [
     head,
     isNumber.map((right) => (right ? '---:' : '---')),
-    ...rows.map((row) => row.map(number)),
+    ...rows.map((row) => row.map((value, column) => number(value, isWhole[column]))),
   ];
   return lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
 /** Two digits after the point are more than the noise lets one tell. */
-function number(value) {
+function number(value, isWhole = isInteger(value)) {
   if (value === undefined || value === null || Number.isNaN(value)) return '–';
   if (typeof value !== 'number') return String(value);
-  if (Number.isInteger(value) || Math.abs(value) >= 1000) return Math.round(value).toLocaleString('en');
+  if (isWhole || Math.abs(value) >= 1000) return Math.round(value).toLocaleString('en');
   return value.toFixed(Math.abs(value) >= 100 ? 1 : 2);
+}
+
+function isInteger(value) {
+  return Number.isInteger(value) || Math.abs(value) >= 1000;
 }

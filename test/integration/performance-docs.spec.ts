@@ -15,6 +15,7 @@ const MACHINE = {
   postgres: { server_version: '18.4', fsync: 'on', synchronous_commit: 'on' },
 };
 
+/** Of an application with 16 connections. */
 function resultOf(side: string, phase: 'first' | 'replay', rps: number): Result {
   return {
     ...{ side, phase, adapter: 'express', connections: 16, node: '24.0.0', rps, rounds: 5 },
