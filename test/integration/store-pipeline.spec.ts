@@ -298,6 +298,14 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
       expect(await codeOf(bench.claim(TRANSACTION))).toBe(code);
     });
 
+    it('and sees that somebody is at work on it again', async () => {
+      await complete(await proxied.execution(TRANSACTION));
+      await bench.database.query('DELETE FROM idempotency_records');
+      const execution = await bench.execution({ kind: 'lease', lease: 10_000 });
+      expect(await proxied.claim(TRANSACTION)).toMatchObject({ kind: 'in-progress' });
+      await execution.release();
+    });
+
     it('and waits no longer for the look than for a claim', async () => {
       await complete(await proxied.execution(TRANSACTION));
       await rival.query('BEGIN');
