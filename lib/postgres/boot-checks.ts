@@ -22,6 +22,7 @@ interface InspectRow {
   synchronous_commit: string;
   default_isolation: string;
   table_exists: boolean;
+  is_one_table: boolean;
   columns: string[];
   identity_is_unique: boolean;
 }
@@ -64,6 +65,13 @@ function assertTable(row: InspectRow, name: string): void {
       'IDEMPOTENCY_TABLE_MISSING',
       `there is no table ${name}. Add idempotencyMigrations() of 'nestjs-pg-idempotency/migrations' to the ` +
         `DataSource's migrations and run them, or run the SQL that 'npx nestjs-pg-idempotency ddl' prints.`,
+    );
+  }
+  if (!row.is_one_table) {
+    throw refused(
+      'IDEMPOTENCY_TABLE_UNSUITABLE',
+      `${name} is partitioned, inherited from, or no table at all. A row is addressed by its place, which is unique in one plain ` +
+        'table only: use one, as the migrations make it.',
     );
   }
   const missing = COLUMNS.filter((column) => !row.columns.includes(column));

@@ -24,7 +24,7 @@ const UNRESOLVED_RETENTION = 30 * 86_400_000;
 export type OwnerToken = string | null;
 
 /** The row of who claimed: in the table already, or to be written by the transaction that began then. */
-export type ClaimedRow = { readonly kind: 'processing' } | { readonly kind: 'none'; readonly began: string };
+type ClaimedRow = { readonly kind: 'processing' } | { readonly kind: 'none'; readonly began: string };
 
 const PROCESSING: ClaimedRow = { kind: 'processing' };
 
@@ -112,7 +112,7 @@ export function lockedFinding(locked: QueryResult | undefined, existing: QueryRe
 }
 
 /** The claim; {@link claimFinding} reads its answer. */
-export function claimStatement(
+function claimStatement(
   statements: Statements,
   claim: Claim,
   token: OwnerToken,
@@ -204,7 +204,7 @@ function expiry({ mode, ttl }: Claim): number {
 }
 
 /** What the answer to a claim means. Not free and nothing to be seen: whoever holds the lock has not committed. */
-export function claimFinding(answer: QueryResult | undefined): Finding {
+function claimFinding(answer: QueryResult | undefined): Finding {
   const row = (answer as QueryResult<ClaimRow> | undefined)?.rows[0];
   if (!row) throw new IdempotencyFailure(idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE'));
   if (row.claimed_at) return { kind: 'claimed', createdAt: row.claimed_at, attempt: 1, row: PROCESSING };

@@ -6,6 +6,7 @@ SELECT current_setting('server_version_num')::int AS server_version,
        current_setting('synchronous_commit') AS synchronous_commit,
        current_setting('default_transaction_isolation') AS default_isolation,
        to_regclass($1) IS NOT NULL AS table_exists,
+       EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1) AND relkind = 'r' AND NOT relhassubclass) AS is_one_table,
        ARRAY(SELECT attname::text FROM pg_attribute
               WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped) AS columns,
        EXISTS (SELECT FROM pg_index i

@@ -4,9 +4,9 @@ import { IdempotencyUsageError } from '../core/errors.js';
 type Send = (...args: unknown[]) => unknown;
 type Callback = (error: unknown, result?: unknown) => void;
 
-/** What would end the transaction, and with it the lock that keeps every other attempt out. */
+/** What would end the transaction, and with it the lock that keeps every other attempt out; comments may stand before it. */
 const ENDING =
-  /^\s*(?:commit|end|abort|prepare\s+transaction|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b))\b/i;
+  /^(?:\s|--.*\n|\/\*[^]*?\*\/)*(?:commit|end|abort|prepare\s+transaction|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b))\b/i;
 
 /**
  * Sends the handler's statements one at a time, in the order they were asked for. A handler may well run several at

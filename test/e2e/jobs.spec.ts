@@ -68,7 +68,7 @@ describe.each(ADAPTERS)('jobs of the sample application on %s', (adapter) => {
       `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$`,
     );
     await sample.database.query(
-      'CREATE TRIGGER refuse BEFORE UPDATE ON idempotency_records FOR EACH ROW EXECUTE FUNCTION refuse()',
+      'CREATE TRIGGER refuse BEFORE INSERT ON idempotency_records FOR EACH ROW EXECUTE FUNCTION refuse()',
     );
     const before = await sample.database.query('SELECT id FROM pgboss.job');
     const refused = await enqueue(key);

@@ -203,7 +203,7 @@ describe.each(ADAPTERS)('a database that fails (%s)', (adapter) => {
       let ran = false;
       meanwhile = async () => void (ran = true);
       const disarm = proxy.onServerData((chunk) => {
-        if (!chunk.includes('claimed_at')) return 'forward';
+        if (!chunk.includes('locked_at')) return 'forward';
         disarm();
         return 'cut-before';
       });

@@ -54,5 +54,8 @@ export function isCommitAnswer(chunk: Buffer): boolean {
 
 /** Whether these bytes hold a claim: its text, or the name under which the server has it prepared. */
 export function isClaim(chunk: Buffer): boolean {
-  return chunk.includes('pg_try_advisory_xact_lock') || chunk.includes('\0idempotency_claim_');
+  return (
+    chunk.includes('pg_try_advisory_xact_lock') ||
+    /\0idempotency_(?:lock|claim)_/.test(chunk.toString('latin1'))
+  );
 }

@@ -349,6 +349,26 @@ describe('boot', () => {
     });
 
     it.each([
+      [
+        'partitioned',
+        'CREATE TABLE idempotency_records (LIKE former INCLUDING ALL) PARTITION BY HASH (client)',
+      ],
+      [
+        'inherited from',
+        'CREATE TABLE idempotency_records (LIKE former); CREATE TABLE child () INHERITS (idempotency_records)',
+      ],
+      ['a view', 'CREATE VIEW idempotency_records AS SELECT * FROM former'],
+    ])('with a table that is %s', async (_what, change) => {
+      const unsuitable = await createTestDatabase();
+      databases.push(unsuitable);
+      await unsuitable.query('ALTER TABLE idempotency_records RENAME TO former');
+      await unsuitable.query(change);
+      const { code, message } = await refusal({ databaseUrl: unsuitable.url });
+      expect(code).toBe('IDEMPOTENCY_TABLE_UNSUITABLE');
+      expect(message).toContain('use one, as the migrations make it');
+    });
+
+    it.each([
       ['CREATE UNIQUE INDEX ON idempotency_records (client, endpoint, key) WHERE mode = $$x$$', 'partial'],
       ['CREATE UNIQUE INDEX ON idempotency_records (client, endpoint, key, mode)', 'of four columns'],
       ['CREATE INDEX ON idempotency_records (client, endpoint, key)', 'not unique'],
