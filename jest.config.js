@@ -35,12 +35,25 @@ const pgbouncer = {
   ...project,
   displayName: 'pgbouncer',
   testMatch: ['<rootDir>/test/e2e/**/*.spec.ts', '<rootDir>/test/integration/cancel-request.spec.ts'],
+  // The callers' side does not see what is behind the application.
+  testPathIgnorePatterns: [...project.testPathIgnorePatterns, '<rootDir>/test/e2e/client'],
   setupFiles: ['<rootDir>/test/helpers/through-pooler.mjs'],
+};
+
+/** What happens on the wire, and what happens when that breaks, once more with every option on that trades something for speed. */
+const tuned = {
+  ...project,
+  displayName: 'tuned',
+  testMatch: [
+    '<rootDir>/test/e2e/{expiry,handler-errors,limits,lost-commit,one-effect,waiting}.spec.ts',
+    '<rootDir>/test/faults/{contention,dead-owner,kill-points,lost-acknowledgement,server-restart,vanished-host}.spec.ts',
+  ],
+  setupFiles: ['<rootDir>/test/helpers/tuned.mjs'],
 };
 
 /** @type {import('jest').Config} */
 export default {
-  projects: findPgBouncer() === undefined ? [direct] : [direct, pgbouncer],
+  projects: findPgBouncer() === undefined ? [direct, tuned] : [direct, pgbouncer, tuned],
   testTimeout: 30_000,
   // Tests mostly wait for the database, so two workers pay even on two cores. The upper bound keeps the
   // sum of all connection pools far below the server's max_connections.

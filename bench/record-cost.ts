@@ -2,9 +2,8 @@
  * Question: what does one record cost, in bytes of table, of index and of write-ahead log?
  *
  * Variants: responses of 100 bytes, 1 kB and 10 kB of text that does not compress, of a handler that writes nothing itself, so
- * that all that is written is the library's. A record is written twice, when it is claimed and when it is completed: the first
- * version is free again after the next vacuum. So the table is measured as it is left, and once more when as many records
- * were written after a vacuum, which is what it comes to in the long run.
+ * that all that is written is the library's. The table is measured as it is left, and once more when as many records were
+ * written after a vacuum, which is what it comes to in the long run.
  *
  * The log is measured while pages are warm: full-page images after a checkpoint come on top.
  *

@@ -53,17 +53,21 @@ export async function scriptOf(stage: Stage, database: Database, side: string): 
 function scriptFrom(side: string, statements: readonly TracedStatement[], key: string): PgbenchScript {
   const constants: string[] = [];
   const lines = statements.map(({ text, values }, index) =>
-    text.replace(/\$(\d+)/g, (_, position: string) => {
-      const value = values[Number(position) - 1] ?? null;
-      if (value === null) return 'NULL';
-      if (value === key) return ':key';
-      if (isLock(value)) return ':lock';
-      if (isWallet(text, value)) return ':wallet';
-      // As a variable, a value is sent as a parameter and need not be quoted; a colon in it would otherwise name one.
-      const name = `value_${index}_${position}`;
-      constants.push(`--define=${name}=${value}`);
-      return `:${name}`;
-    }),
+    // A record is of the transaction in which it is written: here that of pgbench, and not the traced one.
+    text
+      .replace(/now\(\) = \$\d+/, 'now() = now()')
+      .replace(/xact_lock\(-?\d+/, 'xact_lock(:lock')
+      .replace(/\$(\d+)/g, (_, position: string) => {
+        const value = values[Number(position) - 1] ?? null;
+        if (value === null) return 'NULL';
+        if (value === key) return ':key';
+        if (isLock(value)) return ':lock';
+        if (isWallet(text, value)) return ':wallet';
+        // As a variable, a value is sent as a parameter and need not be quoted; a colon in it would otherwise name one.
+        const name = `value_${index}_${position}`;
+        constants.push(`--define=${name}=${value}`);
+        return `:${name}`;
+      }),
   );
   const random = [
     `\\set wallet random(1, ${WALLETS})`,
