@@ -22,3 +22,15 @@ export interface CallOptions extends CallHooks {
    */
   readonly signal?: AbortSignal;
 }
+
+const NAMES: readonly string[] = [
+  'idempotencyKey',
+  'signal',
+  'saveKey',
+  'onAttempt',
+] satisfies (keyof CallOptions)[];
+
+/** A name that would be ignored: `idempotency_key` would send a random one, and write a second time. */
+export function unknownOption(options: object): string | undefined {
+  return Object.keys(options).find((name) => !NAMES.includes(name));
+}

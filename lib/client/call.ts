@@ -1,8 +1,8 @@
 import { attemptOnce } from './attempt.js';
 import { pauseAfter } from './backoff.js';
-import type { CallOptions } from './call-options.js';
+import { unknownOption, type CallOptions } from './call-options.js';
 import { Deadline, Interrupted } from './deadline.js';
-import { SchemaError, type CallError, type Effect } from './errors.js';
+import { CallError, SchemaError, type Effect } from './errors.js';
 import { callFailure, interruption } from './failures.js';
 import type { AnyInput } from './frozen-request.js';
 import { isWrite } from './method.js';
@@ -37,6 +37,7 @@ export async function call(
   input: AnyInput,
   options: CallOptions,
 ): Promise<CallResult<unknown>> {
+  refuseUnknown(settings, options);
   const deadline = new Deadline(settings.timeout.total, options.signal);
   let saving: string | undefined;
   const nothingSent = (): CallError =>
@@ -61,6 +62,17 @@ export async function call(
   } finally {
     deadline.end();
   }
+}
+
+function refuseUnknown({ method, path }: Settings, options: CallOptions): void {
+  const unknown = unknownOption(options);
+  if (unknown === undefined) return;
+  const facts = { effect: 'none', key: options.idempotencyKey, attempts: 0 } as const;
+  throw new CallError(
+    'CALL_INPUT_INVALID',
+    `${method} ${path} was called with the unknown option ${unknown}.`,
+    facts,
+  );
 }
 
 /** The attempts of one call. */

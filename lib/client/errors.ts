@@ -14,7 +14,7 @@ export type Effect = 'none' | 'unknown' | 'done';
  *
  * | code | what happened | effect |
  * | --- | --- | --- |
- * | `CALL_INPUT_INVALID` | the input does not match its schema or the path, or cannot be serialised | none |
+ * | `CALL_INPUT_INVALID` | the input does not match its schema or the path, cannot be serialised, or an option has an unknown name | none |
  * | `CALL_KEY_INVALID` | the key is empty or breaks the rules | none |
  * | `CALL_KEY_NOT_SAVED` | the `saveKey` hook failed | none |
  * | `CALL_AUTH_UNAVAILABLE` | `auth` could not be resolved | none |

@@ -43,9 +43,19 @@ export function freezeBody(body: unknown): FrozenBody | Promise<FrozenBody> {
   const bytes = copyOfBytes(body);
   if (bytes) return { bytes, contentType: 'application/octet-stream' };
   if (isOfThePlatform(body)) return readBody(new Response(body as FormData));
+  if (isUnlikeJson(body))
+    throw new TypeError('the body is a collection, form or stream that JSON would make {} of');
   const json = JSON.stringify(body) as string | undefined;
   if (json === undefined) throw new TypeError(`the body is a ${typeof body}, which JSON cannot hold`);
   return { bytes: new TextEncoder().encode(json), contentType: JSON_TYPE };
+}
+
+/** By their tags: a form or stream of another realm, or of a library's own making, is none that the platform can read. */
+const UNLIKE_JSON = /^\[object (?:Map|Set|FormData|Blob|File|URLSearchParams|ReadableStream)\]$/;
+
+function isUnlikeJson(body: unknown): boolean {
+  if (typeof body !== 'object' || body === null) return false;
+  return Symbol.asyncIterator in body || UNLIKE_JSON.test(Object.prototype.toString.call(body));
 }
 
 /** Whether a body goes out as the bytes that it is, and not as JSON. */

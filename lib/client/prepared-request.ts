@@ -72,6 +72,7 @@ function freeze(settings: Settings, input: AnyInput): Eventually<FrozenRequest> 
   try {
     const url = addressOf(settings, input);
     if (input.body !== undefined && !isWrite(method)) throw new Error(`${method} has no body`);
+    if (input.body instanceof Promise) throw new Error('the body is a promise: await it');
     const body = after(validate(settings, input.body), freezeBody);
     const frozen = after(body, (read) => ({ url, body: read }));
     return frozen instanceof Promise ? frozen.catch(explain) : frozen;

@@ -173,7 +173,7 @@ function operation(
   });
   const names = parametersOf(path);
   const most = names.length + (declared.input ? 1 : 0);
-  return (...args) => {
+  return async (...args) => {
     const [body, options = {}] = declared.input ? args.slice(names.length) : [undefined, args[names.length]];
     if (args.length > most + 1) throw new DeclarationError(`${name} takes ${most} arguments and options.`);
     const params = Object.fromEntries(names.map((each, index) => [each, args[index]]));

@@ -115,11 +115,19 @@ describe('a client', () => {
     expect(server?.connections).toBe(0);
   });
 
-  it('refuses more arguments than an operation takes', () => {
+  it('takes no body for options where an operation has no input', async () => {
+    const { url } = await start([]);
+    const close = support(url).tickets.close as (...args: unknown[]) => Promise<unknown>;
+    const error = await failureAs(CallError, 'CALL_INPUT_INVALID', close(7, { title: 'a' }));
+    expect(error.message).toContain('unknown option title');
+    expect(server?.connections).toBe(0);
+  });
+
+  it('refuses more arguments than an operation takes', async () => {
     const { tickets } = support('http://127.0.0.1');
     const update = tickets.update as (...args: unknown[]) => Promise<unknown>;
-    expect(() => update(7, { title: 'a' }, {}, {})).toThrow(DeclarationError);
-    expect(() => update(7, { title: 'a' }, {}, {})).toThrow('update takes 2 arguments and options');
+    await expect(update(7, { title: 'a' }, {}, {})).rejects.toThrow(DeclarationError);
+    await expect(update(7, { title: 'a' }, {}, {})).rejects.toThrow('update takes 2 arguments and options');
   });
 });
 

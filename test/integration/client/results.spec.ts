@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { inspect } from 'node:util';
 import { type } from 'arktype';
 import { afterEach, describe, expect, it } from '@jest/globals';
@@ -267,6 +268,29 @@ describe('a request', () => {
       expect(error).toMatchObject({ effect: 'none', attempts: 0 });
       expect(error.message).toMatch(/cannot be sent: (parameter id of )?the path/);
     }
+    expect(server?.connections).toBe(0);
+  });
+
+  it.each<[string, unknown]>([
+    ['a promise that nobody awaited', Promise.resolve({ amount: 4200 })],
+    ['a Map', new Map([['amount', 4200]])],
+    ['a Set', new Set([4200])],
+    ['a stream of Node.js', Readable.from(['{"amount":4200}'])],
+    ['a form of a library', { [Symbol.toStringTag]: 'FormData' }],
+  ])('is refused for %s as its body, of which JSON would make {}', async (_what, body) => {
+    const { url } = await start([]);
+    const charge = endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency: {} });
+    const error = await failureAs(CallError, 'CALL_INPUT_INVALID', charge({ body }));
+    expect(error).toMatchObject({ effect: 'none', attempts: 0 });
+    expect(server?.connections).toBe(0);
+  });
+
+  it('is refused for an option that it would ignore, such as a misspelt key', async () => {
+    const { url } = await start([]);
+    const charge = endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency: {} });
+    const options = { idempotency_key: 'order-7' } as object;
+    const error = await failureAs(CallError, 'CALL_INPUT_INVALID', charge({ body: {} }, options));
+    expect(error.message).toContain('unknown option idempotency_key');
     expect(server?.connections).toBe(0);
   });
 });
