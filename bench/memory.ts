@@ -119,7 +119,7 @@ async function whileWaiting(stage: Stage, database: Database, knobs: Knobs, path
   const source = { kind: 'same', body: '{}', key: `held ${path}` } as const;
   const load = stage.load.start(app, { path, connections: count, requests: count, source });
   load.result.catch(() => undefined);
-  await untilIdle(app);
+  await untilAllWait(app, count);
   const during = await memoryOf(app);
   await app.ask('release');
   await load.result;
@@ -135,9 +135,13 @@ async function start(stage: Stage, database: Database, knobs: Knobs): Promise<Ap
   return app;
 }
 
-/** Everybody waits when the application no longer works. */
-async function untilIdle(app: App): Promise<void> {
+/** Everybody waits when all have come and the application no longer works. */
+async function untilAllWait(app: App, count: number): Promise<void> {
   const deadline = performance.now() + IDLE_PATIENCE_MS;
+  while ((await app.ask('connections')) < count) {
+    if (performance.now() > deadline) throw new Error('Not all have come');
+    await delay(50);
+  }
   let before = -1;
   for (let now = await cpuOf(app.pid); now !== before; now = await cpuOf(app.pid)) {
     if (performance.now() > deadline) throw new Error('The application did not come to rest');

@@ -2,6 +2,8 @@
 export interface AppRequests {
   /** Memory after a garbage collection, in bytes. Needs `--expose-gc`. */
   readonly memory: { readonly heap: number; readonly rss: number };
+  /** How many are open. */
+  readonly connections: number;
   /** Deletes the expired records; how many. */
   readonly purge: number;
   /** Lets the requests go that are being held. */

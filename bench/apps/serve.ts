@@ -1,5 +1,6 @@
 // The process of one application: its settings are its one argument, the parent is told its port.
 import 'reflect-metadata';
+import type { Server } from 'node:http';
 import { Module, type INestApplication } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
@@ -65,6 +66,8 @@ async function perform(request: keyof AppRequests): Promise<AppRequests[keyof Ap
   switch (request) {
     case 'memory':
       return memory();
+    case 'connections':
+      return connections();
     case 'purge':
       return app.get(IdempotencyPurgeService).purge();
     case 'release':
@@ -73,6 +76,13 @@ async function perform(request: keyof AppRequests): Promise<AppRequests[keyof Ap
     case 'trace':
       return takeTrace();
   }
+}
+
+function connections(): Promise<number> {
+  const server = app.getHttpServer() as Server;
+  return new Promise((resolve, reject) =>
+    server.getConnections((error, count) => (error ? reject(error) : resolve(count))),
+  );
 }
 
 async function memory(): Promise<AppRequests['memory']> {
