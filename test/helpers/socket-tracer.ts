@@ -135,7 +135,8 @@ function statementsIn(bytes: Buffer): string[] {
     if (type === '\0') break;
     const end = at + 1 + bytes.readInt32BE(at + 1);
     const [first = '', second = ''] = bytes.toString('utf8', at + 5, end).split('\0');
-    if (type === 'Q') found.push(first);
+    // The number of a lock is another for each key.
+    if (type === 'Q') found.push(first.replace(/-?\d+::bigint/, '…::bigint'));
     if (type === 'P') {
       parsed = first;
       found.push(second);
