@@ -45,7 +45,7 @@ const tuned = {
   ...project,
   displayName: 'tuned',
   testMatch: [
-    '<rootDir>/test/e2e/{expiry,handler-errors,limits,lost-commit,one-effect,waiting}.spec.ts',
+    '<rootDir>/test/e2e/{expiry,handler-errors,limits,lost-commit,one-effect}.spec.ts',
     '<rootDir>/test/faults/{contention,dead-owner,kill-points,lost-acknowledgement,server-restart,vanished-host}.spec.ts',
   ],
   setupFiles: ['<rootDir>/test/helpers/tuned.mjs'],
