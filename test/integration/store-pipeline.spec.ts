@@ -237,7 +237,8 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     const execution = await bench.execution(TRANSACTION);
     await execution.run(() => bench.note('waits'));
     const ending = codeOf(complete(execution));
-    const waiting = `SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = ${GATE} AND NOT granted`;
+    const waiting = `SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = ${GATE} AND NOT granted
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`;
     await eventually(async () => (await bench.database.query(waiting)).length === 1);
     execution.abandon();
     expect(await ending).toBe(UNKNOWN);
