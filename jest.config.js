@@ -45,8 +45,8 @@ const tuned = {
   ...project,
   displayName: 'tuned',
   testMatch: [
-    '<rootDir>/test/e2e/{expiry,handler-errors,limits,lost-commit,one-effect}.spec.ts',
-    '<rootDir>/test/faults/{contention,dead-owner,kill-points,lost-acknowledgement,server-restart,vanished-host}.spec.ts',
+    '<rootDir>/test/e2e/{limits,lost-commit,one-effect}.spec.ts',
+    '<rootDir>/test/faults/{dead-owner,kill-points,lost-acknowledgement,server-restart,vanished-host}.spec.ts',
   ],
   setupFiles: ['<rootDir>/test/helpers/tuned.mjs'],
 };
