@@ -69,7 +69,9 @@ describe.each(ADAPTERS)('a network that falls silent inside a fenced transaction
     expect(status).toBe(503);
     const { master } = app.app.get(DataSource).driver as unknown as { master: Pool };
     // A connection that was being made gives up by itself.
-    await eventually(() => expect(master.totalCount).toBe(master.idleCount), 2 * CONNECT_TIMEOUT);
+    await eventually(() => expect(master.totalCount).toBe(master.idleCount), {
+      timeoutMs: 2 * CONNECT_TIMEOUT,
+    });
     await app.close();
   });
 });
