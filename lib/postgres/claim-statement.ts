@@ -48,6 +48,9 @@ export type Finding =
   /** A rival committed after the statement's snapshot. */
   | { readonly kind: 'again' };
 
+/** What a look behind the lock found: no rival can have committed unseen. */
+export type Found = Exclude<Finding, { kind: 'again' }>;
+
 export type Claimed = Extract<Finding, { kind: 'claimed' }>;
 
 /** What a replay is made of. */
@@ -96,7 +99,7 @@ export function existingStatement(statements: Statements, { identity }: Claim): 
 }
 
 /** What the answers to both mean. */
-export function lockedFinding(locked: QueryResult | undefined, existing: QueryResult | undefined): Finding {
+export function lockedFinding(locked: QueryResult | undefined, existing: QueryResult | undefined): Found {
   const guard = (locked as QueryResult<LockRow> | undefined)?.rows[0];
   if (!guard || !existing) throw new IdempotencyFailure(idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE'));
   const [row] = (existing as QueryResult<ExistingRow>).rows;
@@ -218,7 +221,7 @@ function claimFinding(answer: QueryResult | undefined): Finding {
 }
 
 /** What a row means that was there before. */
-function existingFinding(row: ExistingRow, free: boolean): Finding {
+function existingFinding(row: ExistingRow, free: boolean): Found {
   if (!row.live) return { kind: free ? 'expired' : 'in-progress' };
   if (row.status !== 'processing') return recordedFinding(row);
   assertReadable(row);

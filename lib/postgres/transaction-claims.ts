@@ -12,6 +12,7 @@ import {
   takeOverStatement,
   type Claimed,
   type Finding,
+  type Found,
 } from './claim-statement.js';
 import { ClaimedTransaction } from './claimed-transaction.js';
 import { CompletedHere } from './completed-here.js';
@@ -26,7 +27,7 @@ import { ROLLBACK, SAVEPOINT } from './statements.js';
 const CLAIM_ATTEMPTS = 3;
 
 /** What is left to find once that which has expired was taken over, or could not be. */
-type Found = Exclude<Finding, { kind: 'expired' }>;
+type Settled = Exclude<Found, { kind: 'expired' }>;
 
 /** A claim with the number of its lock, and the attempt that it may take over, of those whose outcome is unknown. */
 interface Claiming {
@@ -72,11 +73,9 @@ export class TransactionClaims {
         }
         const finding = await this.#attempt(connection, claiming);
         if (finding.kind === 'claimed') return this.#open(connection, claiming, finding);
-        if (finding.kind !== 'again') {
-          // The answer need not wait for it, so that a replay costs no further round trip.
-          void connection.rollBackAndRelease();
-          return this.#outcome(finding, claiming);
-        }
+        // The answer need not wait for it, so that a replay costs no further round trip.
+        void connection.rollBackAndRelease();
+        return this.#outcome(finding, claiming);
       } catch (error) {
         const problem = problemOf(error);
         if (problem.kind === 'lost' || !isConflict(problem.sqlState) || attempt === CLAIM_ATTEMPTS) {
@@ -100,7 +99,7 @@ export class TransactionClaims {
     return replay;
   }
 
-  async #attempt(connection: PooledConnection, claiming: Claiming): Promise<Found> {
+  async #attempt(connection: PooledConnection, claiming: Claiming): Promise<Settled> {
     const { claim, lock, lapsed } = claiming;
     const finding = await this.#enter(connection, claiming);
     const isTaken = finding.kind === 'expired' || (finding.kind === 'lapsed' && finding.attempt === lapsed);
@@ -116,7 +115,7 @@ export class TransactionClaims {
    * Begins, tries the lock and looks; the savepoint does no harm where there is nothing to undo. Where not everything can be
    * sent at once, all that holds nothing of the client's is one text.
    */
-  async #enter(connection: PooledConnection, { claim, lock }: Claiming): Promise<Finding> {
+  async #enter(connection: PooledConnection, { claim, lock }: Claiming): Promise<Found> {
     const { statements } = this.options;
     const begin = statements.begin(this.#isolation(claim));
     const look = existingStatement(statements, claim);
@@ -133,7 +132,7 @@ export class TransactionClaims {
     return lockedFinding(locked, existing);
   }
 
-  #outcome(finding: Exclude<Found, { kind: 'claimed' | 'again' }>, claiming: Claiming): ClaimOutcome {
+  #outcome(finding: Exclude<Settled, { kind: 'claimed' }>, claiming: Claiming): ClaimOutcome {
     if (finding.kind === 'recorded') this.#completedHere.add(claiming.lock);
     if (finding.kind !== 'lapsed') return finding;
     const takeOver = (): Promise<ClaimOutcome> => this.#claim({ ...claiming, lapsed: finding.attempt });
