@@ -64,7 +64,7 @@ export class TransactionClaims {
     connection: PooledConnection,
     claiming: Claiming,
   ): Promise<ClaimedTransaction | ClaimOutcome> {
-    for (let attempt = 1; attempt <= CLAIM_ATTEMPTS; attempt++) {
+    for (let attempt = 1; ; attempt++) {
       try {
         const replay = await this.#look(connection, claiming);
         if (replay) {
@@ -84,8 +84,6 @@ export class TransactionClaims {
       }
       await connection.query(ROLLBACK).catch(() => undefined);
     }
-    connection.release();
-    return { kind: 'in-progress' };
   }
 
   /** Where a record is likely, one statement without a transaction finds it. It decides nothing but a replay. */
