@@ -220,7 +220,7 @@ export interface TuningOptions {
    * Sends the library's statements of a transaction in two pieces: BEGIN, the claim and SAVEPOINT before the handler, the
    * record and COMMIT behind it. A request in transaction mode then takes no more round trips than its handler alone, a
    * replay at most two. A connection that cannot do so gets them one after the other: one of the native bindings of `pg`, of a
-   * client with `pipeline: true`, or whose socket cannot be corked. PgBouncer in transaction mode can. Where a connection
+   * client with `pipeline: true`, or that makes its messages in another way. PgBouncer in transaction mode can. Where a connection
    * breaks within the last piece the outcome is unknown, as it is at COMMIT, and a retry finds out. Set it wherever speed
    * counts. Default: false.
    */

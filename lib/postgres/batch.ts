@@ -1,17 +1,24 @@
-import type { ClientBase, Connection, CustomTypesConfig, QueryResult, Submittable } from 'pg';
+import type { ClientBase, Connection, Submittable } from 'pg';
+
+/** What a parameter may be. */
+export type Value = string | number | Date | Buffer | null;
 
 /** One statement with its parameters. */
 export interface Statement {
   readonly text: string;
-  readonly values?: readonly unknown[];
-  /** Under which the server keeps it prepared. */
-  readonly name?: string | undefined;
+  readonly values?: readonly Value[];
+}
+
+/** What the server answered to one statement. */
+export interface Answer {
+  readonly command: string;
+  readonly rows: unknown[];
 }
 
 /** What became of several statements. */
 export interface Answers {
   /** Of those that succeeded, in their order. */
-  readonly results: readonly QueryResult[];
+  readonly results: readonly Answer[];
   /** How many were sent, and may have been executed. */
   readonly sent: number;
   /** Why there are no more results: the error of the next statement, or the end of the connection. */
@@ -20,30 +27,35 @@ export interface Answers {
 
 type Callback = (error: Error | null | undefined, answers?: Answers) => void;
 
-/** What node-postgres' own query does for one statement: `prepare` sends it, the others take in its answer. */
-interface StatementQuery {
-  readonly text: string;
-  readonly name?: string;
-  binary?: boolean;
-  prepare(connection: Connection): void;
-  handleRowDescription(message: unknown): void;
-  handleDataRow(message: unknown): void;
-  handleCommandComplete(message: unknown, connection: Connection): void;
-  handleReadyForQuery(connection: Connection): void;
-}
-
-type QueryClass = new (
-  config: { text: string; values: unknown[]; name?: string; types: CustomTypesConfig },
-  callback: (error: Error | null | undefined, result?: QueryResult) => void,
-) => StatementQuery;
-
 /** The members of node-postgres' client that are not in its types. */
 interface ClientInternals {
-  readonly connection?: Partial<Record<keyof Connection, unknown>>;
+  readonly connection?: Connection & ConnectionInternals;
   readonly pipeline?: boolean;
 }
 
-const MESSAGES = ['parse', 'bind', 'describe', 'execute', 'sync'] as const;
+/** Each of these methods makes a message of the protocol, and hands it to `_send`. */
+interface ConnectionInternals {
+  readonly parsedStatements: Readonly<Record<string, string>>;
+  parse(this: Outbox, statement: { text: string; name: string }): void;
+  bind(this: Outbox, portal: { statement: string; values: readonly (string | Buffer | null)[] }): void;
+  describe(this: Outbox, portal: { type: 'P'; name: '' }): void;
+  execute(this: Outbox, portal: object): void;
+  sync(this: Outbox): void;
+  _send(message: Buffer): void;
+}
+
+const MESSAGES = ['parse', 'bind', 'describe', 'execute', 'sync', '_send'] as const;
+
+/** Where a client finds how values of a type are read. */
+interface TypeParsers {
+  getTypeParser(type: number, format: 'text'): (text: string) => unknown;
+}
+
+/** A column of what comes back of a statement. */
+interface Field {
+  readonly name: string;
+  readonly dataTypeID: number;
+}
 
 /**
  * Whether several statements can be sent at once: not through the native bindings, nor where somebody put another client or
@@ -51,19 +63,12 @@ const MESSAGES = ['parse', 'bind', 'describe', 'execute', 'sync'] as const;
  */
 export function canSendAtOnce(client: ClientBase): boolean {
   const { connection, pipeline } = client as ClientInternals;
-  const stream = connection?.stream as { cork?: unknown; uncork?: unknown } | undefined;
   return (
     pipeline !== true &&
-    typeof (queryClassOf(client)?.prototype as Partial<StatementQuery> | undefined)?.prepare === 'function' &&
     MESSAGES.every((message) => typeof connection?.[message] === 'function') &&
-    typeof stream?.cork === 'function' &&
-    typeof stream.uncork === 'function'
+    typeof connection?.parsedStatements === 'object' &&
+    typeof (connection.stream as { write?: unknown } | undefined)?.write === 'function'
   );
-}
-
-/** That of the very copy of node-postgres which the client is from. */
-function queryClassOf(client: ClientBase): QueryClass | undefined {
-  return (client.constructor as { Query?: QueryClass }).Query;
 }
 
 /**
@@ -71,10 +76,16 @@ function queryClassOf(client: ClientBase): QueryClass | undefined {
  * that after an error the server skips the rest: a COMMIT behind a statement that failed is never executed.
  *
  * Never rejects.
+ *
+ * @param names - Under which the server keeps statements prepared, by their texts.
  */
-export function sendAtOnce(client: ClientBase, statements: readonly Statement[]): Promise<Answers> {
+export function sendAtOnce(
+  client: ClientBase,
+  statements: readonly Statement[],
+  names: ReadonlyMap<string, string> = new Map(),
+): Promise<Answers> {
   return new Promise((resolve) => {
-    const batch = new Batch(client, statements, (error, answers) =>
+    const batch = new Batch(client, statements, names, (error, answers) =>
       resolve(answers ?? { results: [], sent: statements.length, error }),
     );
     client.query(batch);
@@ -82,13 +93,14 @@ export function sendAtOnce(client: ClientBase, statements: readonly Statement[])
 }
 
 /**
- * A query of node-postgres' that consists of several: each prepares itself and reads its answer, and only the Sync and the
- * writing are the batch's own. Tracing tools put objects of their own in a query's place that inherit from it, which is
- * why nothing here is a `#private` member.
+ * A query of node-postgres' that consists of several. Tracing tools put objects of their own in a query's place that inherit
+ * from it, which is why nothing here is a `#private` member.
  */
 class Batch implements Submittable {
-  private readonly queries: readonly StatementQuery[];
-  private readonly results: QueryResult[] = [];
+  private readonly results: Answer[] = [];
+  private readonly columns: (Columns | undefined)[] = [];
+  /** Of the current statement; undefined once one could not be read. */
+  private rows: unknown[] | undefined = [];
   /** The statement whose answer is awaited. */
   private current = 0;
   private sent = 0;
@@ -96,67 +108,76 @@ class Batch implements Submittable {
   private failure: unknown;
 
   constructor(
-    client: ClientBase,
-    statements: readonly Statement[],
+    private readonly client: ClientBase,
+    private readonly statements: readonly Statement[],
+    private readonly names: ReadonlyMap<string, string>,
     /** By this name the client finds it, and puts its own in front where a `query_timeout` is set. */
     public callback: Callback,
-  ) {
-    const Query = queryClassOf(client) as QueryClass;
-    this.queries = statements.map(({ text, values = [], name }, index) => {
-      // By the client's own type parsers.
-      const config = { text, values: [...values], ...(name === undefined ? {} : { name }), types: client };
-      return new Query(config, (error, result) => {
-        if (error) this.failure ??= error;
-        // What comes after one that failed is no answer to it.
-        else if (result && index === this.results.length) this.results.push(result);
-      });
-    });
-  }
+  ) {}
 
   /** With the name, what the client keeps in mind as prepared once the server says so. */
   get text(): string | undefined {
-    return this.queries[this.current]?.text;
+    return this.statements[this.current]?.text;
   }
 
   get name(): string | undefined {
-    return this.queries[this.current]?.name;
+    return this.nameOf(this.statements[this.current]);
+  }
+
+  private nameOf(statement: Statement | undefined): string | undefined {
+    return statement && this.names.get(statement.text);
   }
 
   submit(connection: Connection): void {
-    const { stream } = connection;
-    // Without the Sync with which each would end itself; and the server may skip what is prepared here by name, so that
-    // only its answer counts as a proof that it was.
-    const open = Object.create(connection, {
-      sync: { value: () => undefined },
-      submittedNamedStatements: { value: {} },
-    }) as Connection;
-    stream.cork();
+    const messages = connection as Connection & ConnectionInternals;
+    const outbox = new Outbox();
     try {
-      for (const query of this.queries) {
+      for (const statement of this.statements) {
         this.sent += 1;
-        query.prepare(open);
-        // A parameter that cannot be sent: what comes after it must not be executed either.
-        if (this.failure !== undefined) break;
+        this.put(statement, messages, outbox);
       }
-      connection.sync();
-    } finally {
-      stream.uncork();
+    } catch (error) {
+      // A parameter that cannot be sent: what comes after it must not be executed either.
+      this.failure = error;
+    }
+    messages.sync.call(outbox);
+    if (connection.stream.writable) connection.stream.write(outbox.bytes());
+  }
+
+  private put({ text, values = [] }: Statement, connection: ConnectionInternals, outbox: Outbox): void {
+    const encoded = values.map(encode);
+    const name = this.names.get(text) ?? '';
+    // The server may skip what is prepared here, so that only its answer counts as a proof that it was.
+    const isPrepared = name !== '' && connection.parsedStatements[name] !== undefined;
+    if (!isPrepared) connection.parse.call(outbox, { text, name });
+    connection.bind.call(outbox, { statement: name, values: encoded });
+    const known = isPrepared ? describedBy(connection).get(name) : undefined;
+    this.columns.push(known);
+    if (!known) connection.describe.call(outbox, { type: 'P', name: '' });
+    connection.execute.call(outbox, {});
+  }
+
+  handleRowDescription({ fields }: { fields: readonly Field[] }): void {
+    this.columns[this.current] = new Columns(fields, this.client);
+  }
+
+  handleDataRow({ fields }: { fields: readonly (string | null)[] }): void {
+    try {
+      this.rows?.push(this.columns[this.current]?.row(fields));
+    } catch (error) {
+      this.failure ??= error;
+      this.rows = undefined;
     }
   }
 
-  handleRowDescription(message: unknown): void {
-    this.queries[this.current]?.handleRowDescription(message);
-  }
-
-  handleDataRow(message: unknown): void {
-    this.queries[this.current]?.handleDataRow(message);
-  }
-
-  handleCommandComplete(message: unknown, connection: Connection): void {
-    const query = this.queries[this.current];
-    query?.handleCommandComplete(message, connection);
-    // As far as it is concerned.
-    query?.handleReadyForQuery(connection);
+  handleCommandComplete({ text }: { text: string }, connection: Connection): void {
+    const { current, name } = this;
+    if (name !== undefined) describedBy(connection).set(name, (this.columns[current] ??= NOTHING));
+    // What comes after one that failed is no answer to it.
+    if (this.rows && this.results.length === current) {
+      this.results.push({ command: text.split(' ', 1)[0] ?? '', rows: this.rows });
+    }
+    this.rows = [];
     this.current += 1;
   }
 
@@ -173,4 +194,58 @@ class Batch implements Submittable {
     const { results, sent } = this;
     this.callback(error as Error | undefined, { results, sent, error });
   }
+}
+
+/** Stands in for a connection while messages are made, so that all of them become one write. */
+class Outbox {
+  private readonly messages: Buffer[] = [];
+
+  _send(message: Buffer): void {
+    this.messages.push(message);
+  }
+
+  bytes(): Buffer {
+    return Buffer.concat(this.messages);
+  }
+}
+
+/** Reads rows as the client's own type parsers do. */
+class Columns {
+  private readonly columns: readonly (readonly [name: string, parse: (text: string) => unknown])[];
+
+  constructor(fields: readonly Field[], client: TypeParsers) {
+    this.columns = fields.map(({ name, dataTypeID }) => [name, client.getTypeParser(dataTypeID, 'text')]);
+  }
+
+  row(values: readonly (string | null)[]): Record<string, unknown> {
+    const row: Record<string, unknown> = {};
+    for (const [index, [name, parse]] of this.columns.entries()) {
+      const value = values[index] ?? null;
+      row[name] = value === null ? null : parse(value);
+    }
+    return row;
+  }
+}
+
+/** What statements say of themselves that return no rows. */
+const NOTHING = new Columns([], { getTypeParser: () => String });
+
+const described = new WeakMap<object, Map<string, Columns>>();
+
+/** What a session has said of its prepared statements: it need not say it again, for it does not change. */
+function describedBy(connection: object): Map<string, Columns> {
+  let columns = described.get(connection);
+  if (!columns) {
+    columns = new Map();
+    described.set(connection, columns);
+  }
+  return columns;
+}
+
+/** As PostgreSQL reads it. */
+function encode(value: Value): string | Buffer | null {
+  if (value === null || typeof value === 'string' || Buffer.isBuffer(value)) return value;
+  if (typeof value === 'number') return String(value);
+  if (value instanceof Date) return value.toISOString();
+  throw new TypeError(`A parameter of type ${typeof value} cannot be sent`);
 }

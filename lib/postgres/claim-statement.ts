@@ -1,4 +1,3 @@
-import type { QueryResult } from 'pg';
 import { IdempotencyFailure, idempotencyError } from '../core/errors.js';
 import { lockNumber } from '../core/identity.js';
 import {
@@ -8,7 +7,7 @@ import {
   type RecordStatus,
 } from '../core/record.js';
 import type { Claim } from '../core/store.js';
-import type { Statement } from './batch.js';
+import type { Answer, Statement } from './batch.js';
 import type { PooledConnection } from './pooled-connection.js';
 import type { Statements } from './statements.js';
 
@@ -99,10 +98,10 @@ export function existingStatement(statements: Statements, { identity }: Claim): 
 }
 
 /** What the answers to both mean. */
-export function lockedFinding(locked: QueryResult | undefined, existing: QueryResult | undefined): Found {
-  const guard = (locked as QueryResult<LockRow> | undefined)?.rows[0];
+export function lockedFinding(locked: Answer | undefined, existing: Answer | undefined): Found {
+  const guard = locked?.rows[0] as LockRow | undefined;
   if (!guard || !existing) throw new IdempotencyFailure(idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE'));
-  const [row] = (existing as QueryResult<ExistingRow>).rows;
+  const [row] = existing.rows as ExistingRow[];
   if (row) return existingFinding(row, guard.free);
   // Whoever holds the lock has not committed.
   if (!guard.free) return { kind: 'in-progress' };
@@ -207,8 +206,8 @@ function expiry({ mode, ttl }: Claim): number {
 }
 
 /** What the answer to a claim means. Not free and nothing to be seen: whoever holds the lock has not committed. */
-function claimFinding(answer: QueryResult | undefined): Finding {
-  const row = (answer as QueryResult<ClaimRow> | undefined)?.rows[0];
+function claimFinding(answer: Answer | undefined): Finding {
+  const row = answer?.rows[0] as ClaimRow | undefined;
   if (!row) throw new IdempotencyFailure(idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE'));
   if (row.claimed_at) return { kind: 'claimed', createdAt: row.claimed_at, attempt: 1, row: PROCESSING };
   const { fingerprint, created_at: createdAt, attempt, free } = row;
@@ -231,8 +230,8 @@ function existingFinding(row: ExistingRow, free: boolean): Found {
 }
 
 /** What the answer to a takeover means; undefined when there was nothing to take over any more. */
-export function takeOverFinding(answer: QueryResult | undefined): Claimed | undefined {
-  const row = (answer as QueryResult<{ claimed_at: Date; attempt: number }> | undefined)?.rows[0];
+export function takeOverFinding(answer: Answer | undefined): Claimed | undefined {
+  const row = answer?.rows[0] as { claimed_at: Date; attempt: number } | undefined;
   return row && { kind: 'claimed', createdAt: row.claimed_at, attempt: row.attempt, row: PROCESSING };
 }
 

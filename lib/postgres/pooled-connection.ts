@@ -1,7 +1,7 @@
 import { connect } from 'node:net';
 import type { ClientBase, Pool, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
-import { canSendAtOnce, sendAtOnce, type Answers, type Statement } from './batch.js';
+import { canSendAtOnce, sendAtOnce, type Answer, type Answers, type Statement } from './batch.js';
 import { COMMIT, ROLLBACK } from './statements.js';
 import { PLAIN, type Tuning } from './tuning.js';
 
@@ -49,40 +49,26 @@ export class PooledConnection {
     client.on('error', this.#onError);
   }
 
-  /** Takes a connection; one that arrives after the timeout goes straight back. */
-  static async acquire(
-    dataSource: DataSource,
-    timeout: number,
-    tuning: Tuning = PLAIN,
-  ): Promise<PooledConnection> {
-    const obtained = PooledConnection.#obtain(dataSource, tuning);
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        reject(new AcquireTimeoutError(timeout));
-        obtained.then(
-          (connection) => connection.release(),
-          () => undefined,
-        );
-      }, timeout);
-    });
-    try {
-      return await Promise.race([obtained, late]);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
   /**
-   * Listens before the pool's callback returns. The server may end a session in the same bytes that greet it, when it shuts
-   * down or an administrator ends everybody's: whoever listened a microtask later would leave that error to the process.
+   * Takes a connection; one that arrives after the timeout goes straight back.
+   *
+   * It is listened to before the pool's callback returns. The server may end a session in the same bytes that greet it, when
+   * it shuts down or an administrator ends everybody's: whoever listened a microtask later would leave that error to the process.
    */
-  static #obtain(dataSource: DataSource, tuning: Tuning): Promise<PooledConnection> {
+  static acquire(dataSource: DataSource, timeout: number, tuning: Tuning = PLAIN): Promise<PooledConnection> {
     const { master } = dataSource.driver as unknown as PostgresPoolDriver;
     return new Promise((resolve, reject) => {
+      let isLate = false;
+      const timer = setTimeout(() => {
+        isLate = true;
+        reject(new AcquireTimeoutError(timeout));
+      }, timeout);
       master.connect((error, client, release) => {
-        if (client) resolve(new PooledConnection(client, release, tuning));
-        else reject(error ?? new Error('the pool gave no connection'));
+        clearTimeout(timer);
+        const connection = client && new PooledConnection(client, release, tuning);
+        if (!connection) reject(error ?? new Error('the pool gave no connection'));
+        else if (isLate) connection.release();
+        else resolve(connection);
       });
     });
   }
@@ -112,22 +98,21 @@ export class PooledConnection {
    * Sends statements one behind the other, and none behind one that failed: in one piece where the connection can, so that
    * they cost one round trip. Never rejects.
    */
-  async send(statements: readonly Statement[]): Promise<Answers> {
+  send(statements: readonly Statement[]): Promise<Answers> {
     if (!this.sendsAtOnce || this.#released) return this.#sendOneByOne(statements);
     this.#committing = statements.some(({ text }) => text === COMMIT);
-    const named = statements.map((statement) => ({
-      ...statement,
-      name: this.tuning.names.get(statement.text),
-    }));
-    return this.#untilGivenBack(sendAtOnce(this.client, named)).catch((error: unknown) => ({
-      results: [],
-      sent: statements.length,
-      error,
-    }));
+    return new Promise((resolve) => {
+      const giveUp = (error: Error): void => resolve({ results: [], sent: statements.length, error });
+      this.#waiting.add(giveUp);
+      void sendAtOnce(this.client, statements, this.tuning.names).then((answers) => {
+        this.#waiting.delete(giveUp);
+        resolve(answers);
+      });
+    });
   }
 
   /** The same for statements none of which may fail. */
-  async sendAll(statements: readonly Statement[]): Promise<readonly QueryResult[]> {
+  async sendAll(statements: readonly Statement[]): Promise<readonly Answer[]> {
     const { results, error } = await this.send(statements);
     if (results.length < statements.length) throw error;
     return results;
@@ -142,7 +127,7 @@ export class PooledConnection {
   }
 
   async #sendOneByOne(statements: readonly Statement[]): Promise<Answers> {
-    const results: QueryResult[] = [];
+    const results: Answer[] = [];
     try {
       for (const { text, values } of statements) results.push(await this.query(text, values && [...values]));
     } catch (error) {

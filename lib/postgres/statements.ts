@@ -1,4 +1,5 @@
 import pg from 'pg';
+import type { Identity } from '../core/identity.js';
 import type { IsolationLevel } from '../core/store.js';
 
 /** Every statement this library sends, by name, for one table. Parameters are named in the comments' order. */
@@ -9,6 +10,8 @@ export interface Statements {
   /** The same with its values in its text, so that it can travel with BEGIN where a connection sends nothing at once. */
   readonly lockNow: (lock: string, maxDuration: number) => string;
   readonly existing: string;
+  /** The same for what is looked for, like `lockNow`. */
+  readonly existingNow: (identity: Identity) => string;
   readonly record: string;
   readonly claim: string;
   readonly takeOver: string;
@@ -55,7 +58,9 @@ export function statementsFor(name: string, schema: string | undefined, serverVe
     look: look(table),
     lock: lock(serverVersion, '$1::bigint', '$2'),
     lockNow: (number, maxDuration) => lock(serverVersion, `${BigInt(number)}::bigint`, `'${maxDuration}'`),
-    existing: existing(table),
+    existing: existing(table, '$1', '$2', '$3'),
+    existingNow: ({ client, endpoint, key }) =>
+      existing(table, literal(client), literal(endpoint), literal(key)),
     record: record(table),
     claim: claim(table, serverVersion),
     takeOver: takeOver(table),
@@ -166,10 +171,15 @@ SELECT pg_try_advisory_xact_lock(${number}) AS free, clock_timestamp() AS locked
  * younger than the lock: what a rival committed before it gave up the lock is seen. It locks nothing, so that neither a replay nor
  * a claim waits for a purge.
  */
-function existing(table: string): string {
+function existing(table: string, client: string, endpoint: string, key: string): string {
   return `
 SELECT ${RECORDED}, attempt, expires_at > clock_timestamp() AS live, ${REMAINING} AS remaining
-  FROM ${table} WHERE client = $1 AND endpoint = $2 AND key = $3`;
+  FROM ${table} WHERE client = ${client} AND endpoint = ${endpoint} AND key = ${key}`;
+}
+
+/** Nothing of a text stands in SQL but its bytes in hexadecimal digits, so that no quoting and no setting of the server matters. */
+function literal(text: string): string {
+  return `convert_from(decode('${Buffer.from(text).toString('hex')}', 'hex'), 'UTF8')`;
 }
 
 /*

@@ -1,7 +1,6 @@
 import { IdempotencyFailure } from '../core/errors.js';
 import { lockNumber } from '../core/identity.js';
 import type { Claim, ClaimOutcome, IsolationLevel } from '../core/store.js';
-import type { QueryResult } from 'pg';
 import type { AfterCommit } from './after-commit.js';
 import {
   existingStatement,
@@ -17,7 +16,7 @@ import {
 import { ClaimedTransaction } from './claimed-transaction.js';
 import { CompletedHere } from './completed-here.js';
 import { acquire } from './acquire.js';
-import type { Statement } from './batch.js';
+import type { Answer, Statement } from './batch.js';
 import type { PooledConnection } from './pooled-connection.js';
 import { ormIsolation, type PostgresStoreOptions } from './store-options.js';
 import { failureBeforeCommit, isConflict, LOCK_NOT_AVAILABLE, problemOf } from './sqlstate.js';
@@ -110,24 +109,24 @@ export class TransactionClaims {
   }
 
   /**
-   * Begins, tries the lock and looks; the savepoint does no harm where there is nothing to undo. Where not everything can be
-   * sent at once, all that holds nothing of the client's is one text.
+   * Begins, tries the lock and looks, in one round trip; the savepoint does no harm where there is nothing to undo. Where
+   * statements with parameters cannot be sent at once, all are one text.
    */
   async #enter(connection: PooledConnection, { claim, lock }: Claiming): Promise<Found> {
     const { statements } = this.options;
     const begin = statements.begin(this.#isolation(claim));
-    const look = existingStatement(statements, claim);
     const savepoint = savepointOf(claim);
     if (connection.sendsAtOnce) {
+      const look = existingStatement(statements, claim);
       const all = [{ text: begin }, lockStatement(statements, lock, claim), look, ...savepoint];
       const [, locked, existing] = await connection.sendAll(all);
       return lockedFinding(locked, existing);
     }
-    const texts = [begin, statements.lockNow(lock, claim.maxDuration), ...savepoint.map(({ text }) => text)];
-    const [answers, existing] = await connection.sendAll([{ text: texts.join(';') }, look]);
+    const lockAndLook = [statements.lockNow(lock, claim.maxDuration), statements.existingNow(claim.identity)];
+    const texts = [begin, ...lockAndLook, ...savepoint.map(({ text }) => text)];
     // Several statements in one text have as many answers.
-    const [, locked] = answers as unknown as QueryResult[];
-    return lockedFinding(locked, existing);
+    const answers = (await connection.query(texts.join(';'))) as unknown as Answer[];
+    return lockedFinding(answers[1], answers[2]);
   }
 
   #outcome(finding: Exclude<Settled, { kind: 'claimed' }>, claiming: Claiming): ClaimOutcome {

@@ -49,7 +49,7 @@ interface Budget {
 }
 
 const BUDGETS: Readonly<Record<string, Budget>> = {
-  untuned: { tuning: {}, first: BARE + 2, withoutErrors: BARE + 2, thrown: BARE + 3, foreignReplay: 3 },
+  untuned: { tuning: {}, first: BARE + 1, withoutErrors: BARE + 1, thrown: BARE + 2, foreignReplay: 2 },
   pipelined: {
     tuning: { pipeline: true },
     first: BARE,
