@@ -168,7 +168,7 @@ SELECT pg_try_advisory_xact_lock(${number}) AS free, clock_timestamp() AS locked
 
 /*
  * $1 client, $2 endpoint, $3 key. Sent behind `lock` and as a statement of its own, so that under READ COMMITTED its snapshot is
- * younger than the lock: what a rival committed before it gave up the lock is seen. It locks nothing, so that neither a replay nor
+ * younger than the lock, also where both travel in one text: what a rival committed before it gave up the lock is seen. It locks nothing, so that neither a replay nor
  * a claim waits for a purge.
  */
 function existing(table: string, client: string, endpoint: string, key: string): string {
