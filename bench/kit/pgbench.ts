@@ -57,6 +57,9 @@ function scriptFrom(side: string, statements: readonly TracedStatement[], key: s
     text
       .replace(/now\(\) = \$\d+/, 'now() = now()')
       .replace(/xact_lock\(-?\d+/, 'xact_lock(:lock')
+      .replace(/convert_from\(decode\('(\w*)', 'hex'\), 'UTF8'\)/g, (literal, digits: string) => {
+        return Buffer.from(digits, 'hex').toString() === key ? '(:key)::text' : literal;
+      })
       .replace(/\$(\d+)/g, (_, position: string) => {
         const value = values[Number(position) - 1] ?? null;
         if (value === null) return 'NULL';
