@@ -150,7 +150,13 @@ class ResponseHeadersSchema {
 
 class TuningSchema {
   @Optional() @IsBoolean() pipeline?: boolean;
-  @Optional() @IsBoolean() preparedStatements?: boolean;
+  @Optional()
+  @check(
+    'isPrepared',
+    "must be true, false or 'all'",
+    (value) => typeof value === 'boolean' || value === 'all',
+  )
+  preparedStatements?: unknown;
 }
 
 class PurgeSchema {

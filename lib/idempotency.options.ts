@@ -212,8 +212,8 @@ export interface PurgeOptions {
 }
 
 /**
- * What makes requests cheaper where the way to the database allows it. Nothing that is promised depends on it, and nothing of
- * it touches the handler's own statements.
+ * What makes requests cheaper where the way to the database allows it. Nothing that is promised depends on it, and nothing but
+ * `preparedStatements: 'all'` touches the handler's own statements.
  */
 export interface TuningOptions {
   /**
@@ -230,9 +230,15 @@ export interface TuningOptions {
    * sessions must be the clients' own, or the pooler must know of prepared statements: PgBouncer in transaction mode does
    * from 1.21 on, with `max_prepared_statements` set. Behind one that does not, requests are answered 503. Each session
    * of the server takes up to 400 kB more, and keeps its plans: one made while the table was nearly empty reads all of it until
-   * autovacuum has analysed what it has grown to. Default: false.
+   * autovacuum has analysed what it has grown to.
+   *
+   * `'all'` adds those statements of handlers that come again and again, in a transaction of transaction mode and in a fenced
+   * one: of the texts with values that the ORM sends, those that come a fifth time, at most 256 in this process. Each takes
+   * memory in each session. While sessions live, a migration must not change the type of a column that a handler writes: they
+   * go on reading the values as of the old type. Where it changes what a statement returns, one request is answered 503 and
+   * may be retried. Default: false.
    */
-  readonly preparedStatements?: boolean;
+  readonly preparedStatements?: boolean | 'all';
 }
 
 /** Options of the module. All but `client` have defaults; every one is checked when the application boots. */

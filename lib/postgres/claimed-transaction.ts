@@ -68,13 +68,14 @@ export class ClaimedTransaction implements Execution {
   }
 
   explain(error: unknown): unknown {
-    const { connection } = this.#transaction;
+    const { connection, spoiled } = this.#transaction;
     const serverError = serverErrorWithin(error);
     const isLost = connection.lost || (serverError && problemOf(serverError).kind === 'lost');
     // The server's own limits began with the claim, so that they may strike before this process' timer.
     if ((isLost || serverError) && this.#isOverdue) {
       return failure('IDEMPOTENCY_MAX_DURATION_EXCEEDED', error);
     }
+    if (spoiled) return spoiled;
     if (serverError && isConflict(serverError.code))
       return failure('IDEMPOTENCY_TRANSACTION_CONFLICT', error);
     return isLost ? failure('IDEMPOTENCY_STORE_UNAVAILABLE', error) : error;

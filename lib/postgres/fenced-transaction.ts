@@ -62,7 +62,7 @@ export async function fencedTransaction<T>(
     const isLost = connection.lost || endsSession(error);
     if (isLost && typeof error === 'object' && error !== null) broken.add(error);
     await transaction.rollBack();
-    throw error;
+    throw transaction.spoiled ?? error;
   } finally {
     open.delete(transaction);
   }

@@ -2,6 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { ClientBase } from 'pg';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { runInFrame } from '../core/ambient.js';
+import type { IdempotencyFailure } from '../core/errors.js';
 import type { IsolationLevel } from '../core/store.js';
 import type { AfterCommit, EndOfTransaction } from './after-commit.js';
 import type { Statement } from './batch.js';
@@ -33,7 +34,7 @@ export class OpenTransaction implements FrameOwner {
   /** The connection as the application's ORM may use it. */
   readonly client: ClientBase;
   readonly #root = new TransactionFrame(this);
-  readonly #queue = new StatementQueue(finishedError);
+  readonly #queue: StatementQueue;
   /** Whether the application's code may still use it. */
   #open = true;
   /** Whether the connection was given back. */
@@ -46,7 +47,13 @@ export class OpenTransaction implements FrameOwner {
     readonly connection: PooledConnection,
     private readonly context: TransactionContext,
   ) {
+    this.#queue = new StatementQueue(finishedError, connection.tuning.handlers);
     this.client = this.#queue.guard(connection.client);
+  }
+
+  /** Why it cannot commit, whatever the application makes of the error that it got. */
+  get spoiled(): IdempotencyFailure | undefined {
+    return this.#queue.spoiled;
   }
 
   get dataSource(): DataSource {
@@ -124,6 +131,7 @@ export class OpenTransaction implements FrameOwner {
    *   its own error. Then everything is undone.
    */
   async commit(event: EndOfTransaction, last: readonly Statement[] = []): Promise<void> {
+    if (this.spoiled) throw this.spoiled;
     this.#ended = true;
     const { results, sent, error } = await this.connection.send([...last, { text: COMMIT }]);
     const committed = results[last.length];

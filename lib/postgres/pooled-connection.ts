@@ -43,7 +43,7 @@ export class PooledConnection {
   private constructor(
     readonly client: ClientBase,
     private readonly giveBack: (error?: Error | boolean) => void,
-    private readonly tuning: Tuning,
+    readonly tuning: Tuning,
   ) {
     this.sendsAtOnce = tuning.pipeline && canSendAtOnce(client);
     client.on('error', this.#onError);

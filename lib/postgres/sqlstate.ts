@@ -16,6 +16,9 @@ const UNIQUE_VIOLATION = '23505';
 const IN_FAILED_TRANSACTION = '25P02';
 /** 22P02 invalid_text_representation. */
 const INVALID_TEXT = '22P02';
+/** 26000 invalid_sql_statement_name and 42P05 duplicate_prepared_statement. */
+const isNameProblem = (sqlState: string): boolean => sqlState === '26000' || sqlState === '42P05';
+const NOT_SUPPORTED = '0A000';
 
 interface ServerError {
   readonly code: string;
@@ -67,6 +70,23 @@ export function failureBeforeCommit(error: unknown): IdempotencyFailure {
     if (problem.sqlState === IN_FAILED_TRANSACTION) return failure('IDEMPOTENCY_TRANSACTION_ABORTED', error);
   }
   return failure('IDEMPOTENCY_STORE_UNAVAILABLE', error);
+}
+
+/**
+ * The failure of a statement that failed because it is sent under a name, and would not have failed without; undefined for any
+ * other error.
+ */
+export function failureOfPrepared(error: unknown): IdempotencyFailure | undefined {
+  const problem = problemOf(error);
+  if (problem.kind === 'lost') return undefined;
+  // Somebody deallocated it, or a pooler gave the transaction a session that has it not.
+  if (isNameProblem(problem.sqlState)) return failure('IDEMPOTENCY_STORE_UNAVAILABLE', error);
+  // A migration changed the type of what it returns. The server tells that by the message alone, which may be in any
+  // language, and by the function that it is from.
+  const { routine } = error as { routine?: unknown };
+  return problem.sqlState === NOT_SUPPORTED && routine === 'RevalidateCachedQuery'
+    ? failure('IDEMPOTENCY_TRANSACTION_CONFLICT', error)
+    : undefined;
 }
 
 /**

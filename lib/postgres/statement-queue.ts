@@ -1,5 +1,7 @@
 import type { ClientBase } from 'pg';
-import { IdempotencyUsageError } from '../core/errors.js';
+import { IdempotencyUsageError, type IdempotencyFailure } from '../core/errors.js';
+import { isPreparable, type HandlerStatements } from './handler-statements.js';
+import { failureOfPrepared } from './sqlstate.js';
 
 type Send = (...args: unknown[]) => unknown;
 type Callback = (error: unknown, result?: unknown) => void;
@@ -16,8 +18,13 @@ const ENDING =
 export class StatementQueue {
   #tail: Promise<unknown> | undefined;
   #closed = false;
+  #spoiled: IdempotencyFailure | undefined;
 
-  constructor(private readonly refusal: () => Error) {}
+  constructor(
+    private readonly refusal: () => Error,
+    /** Which statements are sent under a name; undefined: none. */
+    private readonly statements?: HandlerStatements,
+  ) {}
 
   /** The connection as the handler's ORM sees it: everything but `query` is the client's own. */
   guard(client: ClientBase): ClientBase {
@@ -37,11 +44,19 @@ export class StatementQueue {
     return this.#tail !== undefined;
   }
 
+  /**
+   * Why nothing of the transaction may be kept: a statement failed because it was prepared, of which the handler knows
+   * nothing. What it made of the error was not meant for that.
+   */
+  get spoiled(): IdempotencyFailure | undefined {
+    return this.#spoiled;
+  }
+
   #query(send: Send, args: unknown[]): unknown {
     if (isSubmittable(args[0])) return this.#submit(send, args[0]);
     const callback = args.at(-1);
-    if (typeof callback !== 'function') return this.#enqueue(() => sendUnlessEnding(send, args));
-    this.#enqueue(() => sendUnlessEnding(send, args.slice(0, -1))).then(
+    if (typeof callback !== 'function') return this.#enqueue(() => this.#send(send, args));
+    this.#enqueue(() => this.#send(send, args.slice(0, -1))).then(
       (result) => (callback as Callback)(null, result),
       callback as Callback,
     );
@@ -58,6 +73,33 @@ export class StatementQueue {
   #sendIfOpen(send: () => unknown): unknown {
     if (this.#closed) throw this.refusal();
     return send();
+  }
+
+  #send(send: Send, args: unknown[]): unknown {
+    if (!this.statements || !isPreparable(args)) return sendUnlessEnding(send, args);
+    const [text, values] = args;
+    const name = this.statements.nameOf(text);
+    // What has a name was sent without one before, and so ends nothing.
+    if (name !== undefined) return this.#sendPrepared(send, { name, text, values });
+    const answer = sendUnlessEnding(send, args);
+    this.statements.count(text);
+    return answer;
+  }
+
+  async #sendPrepared(
+    send: Send,
+    statement: { name: string; text: string; values: unknown[] },
+  ): Promise<unknown> {
+    try {
+      return await send(statement);
+    } catch (error) {
+      const failure = failureOfPrepared(error);
+      if (failure) {
+        this.statements?.giveUp(statement.text);
+        this.#spoiled ??= failure;
+      }
+      throw error;
+    }
   }
 
   /** A cursor or stream: it is handed out at once, sent in its turn, and what follows waits until it is through. */

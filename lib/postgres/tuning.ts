@@ -1,4 +1,5 @@
-import { createHash } from 'node:crypto';
+import { HandlerStatements } from './handler-statements.js';
+import { statementName } from './statement-name.js';
 import type { Statements } from './statements.js';
 
 /** How statements are sent. */
@@ -7,6 +8,8 @@ export interface Tuning {
   readonly pipeline: boolean;
   /** The name under which the server keeps a statement prepared, by its text; none for what is parsed each time. */
   readonly names: ReadonlyMap<string, string>;
+  /** Which of the handlers' own statements are prepared; undefined: none. */
+  readonly handlers?: HandlerStatements;
 }
 
 /** One after the other, none prepared: what works everywhere. */
@@ -27,17 +30,19 @@ const HOT = [
 
 /** The tuning that the options ask for. */
 export function tuningFor(
-  { pipeline = false, preparedStatements = false }: { pipeline?: boolean; preparedStatements?: boolean },
+  {
+    pipeline = false,
+    preparedStatements = false,
+  }: { pipeline?: boolean; preparedStatements?: boolean | 'all' },
   statements: Statements,
 ): Tuning {
   const prepared = preparedStatements ? HOT : [];
   const names = prepared.map(
-    (statement) => [statements[statement], nameOf(statement, statements[statement])] as const,
+    (statement) => [statements[statement], statementName(statement, statements[statement])] as const,
   );
-  return { pipeline, names: new Map(names) };
-}
-
-/** Another name for another text: one session may serve several tables, and behind a pooler several releases. */
-function nameOf(statement: string, text: string): string {
-  return `idempotency_${statement}_${createHash('sha256').update(text).digest('hex').slice(0, 32)}`;
+  return {
+    pipeline,
+    names: new Map(names),
+    ...(preparedStatements === 'all' && { handlers: new HandlerStatements() }),
+  };
 }

@@ -3,7 +3,7 @@ import type { TuningOptions } from 'nestjs-pg-idempotency';
 const BY_NAME: Readonly<Record<string, TuningOptions>> = {
   '': {},
   pipeline: { pipeline: true },
-  all: { pipeline: true, preparedStatements: true },
+  all: { pipeline: true, preparedStatements: 'all' },
 };
 
 /**

@@ -128,7 +128,9 @@ const MODULE_ONLY: BadValue[] = [
   ['tuning', null, /must be an object/],
   ['tuning.pipeline', 'yes', /must be a boolean/],
   ['tuning.pipeline', null, /must be a boolean/],
-  ['tuning.preparedStatements', 1, /must be a boolean/],
+  ['tuning.preparedStatements', 1, /must be true, false or 'all'/],
+  ['tuning.preparedStatements', 'some', /must be true, false or 'all'/],
+  ['tuning.preparedStatements', null, /must be true, false or 'all'/],
   ['tuning.prepare', true, /unknown option.*known are pipeline, preparedStatements/],
   ['endpoint', 'orders', /unknown option.*known are/],
 ];
@@ -206,6 +208,7 @@ describe('options of the module', () => {
     { tuning: {} },
     { tuning: { pipeline: false, preparedStatements: undefined } },
     { tuning: { pipeline: true, preparedStatements: true } },
+    { tuning: { preparedStatements: 'all' } },
     { isolation: 'SERIALIZABLE', allowAsynchronousCommit: true, dataSource: 'other' },
     { dataSource: { type: 'postgres', url: 'postgres://localhost' } },
   ])('accept %j', (options) => {
