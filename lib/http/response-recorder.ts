@@ -1,10 +1,11 @@
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { Readable } from 'node:stream';
+import { hold, restore, type ResponseHolder, type Wrappers } from './held-response.js';
 
 /** A response as it was about to leave. Header names are in lower case. */
 export interface Answer {
   readonly status: number;
-  readonly statusMessage?: string;
+  readonly statusMessage?: string | undefined;
   readonly headers: OutgoingHttpHeaders;
   readonly body: Buffer;
 }
@@ -14,6 +15,7 @@ export type HeldEnd = 'ended' | 'broken';
 
 type Head = Pick<Answer, 'status' | 'statusMessage' | 'headers'>;
 type Callback = () => void;
+type Emit = (this: ServerResponse, event: string | symbol, ...args: unknown[]) => boolean;
 
 /**
  * Holds back everything written to a raw response until it is decided what the client gets.
@@ -22,13 +24,16 @@ type Callback = () => void;
  * and it is ended from `end` on. A client that goes away meanwhile is not noticed by the writers, because streams and
  * frameworks would stop half-way, and what the client asked for has an effect that a retry must find complete.
  */
-export class ResponseRecorder {
+export class ResponseRecorder implements ResponseHolder {
   readonly #chunks: Buffer[] = [];
-  readonly #saved = new Map<PropertyKey, PropertyDescriptor | undefined>();
+  readonly #wrappers: Wrappers;
+  readonly #emit: Emit;
   #size = 0;
   #head: Head | undefined;
   #end: HeldEnd | undefined;
   #closed: unknown[] | undefined;
+  /** Marks of a closed connection that are not shown. */
+  readonly #hidden: string[] = [];
   #holding = true;
   /** Those who waited for the response before it was held hear of it when it is sent. */
   readonly #observers: readonly unknown[];
@@ -40,7 +45,9 @@ export class ResponseRecorder {
     private readonly onEnd: () => void,
   ) {
     this.#observers = raw.rawListeners('finish');
-    this.#hold();
+    this.#emit = Reflect.get(raw, 'emit') as Emit;
+    this.#wrappers = hold(raw, this);
+    this.#hideClosing();
   }
 
   /** Undefined while more may come. */
@@ -60,7 +67,10 @@ export class ResponseRecorder {
 
   /** What was written so far, as the client would get it. */
   held(): Answer {
-    return { ...(this.#head ?? this.#currentHead()), body: Buffer.concat(this.#chunks) };
+    const { status, statusMessage, headers } = this.#head ?? this.#currentHead();
+    const [first] = this.#chunks;
+    const body = first && this.#chunks.length === 1 ? first : Buffer.concat(this.#chunks);
+    return { status, statusMessage, headers, body };
   }
 
   /**
@@ -79,10 +89,8 @@ export class ResponseRecorder {
   letGo(): void {
     if (!this.#holding) return;
     this.#holding = false;
-    for (const [name, descriptor] of this.#saved) {
-      if (descriptor) Object.defineProperty(this.raw, name, descriptor);
-      else Reflect.deleteProperty(this.raw, name);
-    }
+    restore(this.raw, this.#wrappers);
+    for (const name of this.#hidden) Reflect.set(this.raw, name, true);
     if (this.#closed) this.raw.emit('close', ...this.#closed);
   }
 
@@ -91,14 +99,7 @@ export class ResponseRecorder {
     const isClientGone = this.#closed !== undefined;
     this.letGo();
     if (isClientGone) return;
-    const complete = { ...framing(status, headers, body), ...headers };
-    for (const name of this.raw.getHeaderNames()) {
-      if (!(name in complete)) this.raw.removeHeader(name);
-    }
-    for (const [name, value] of Object.entries(complete)) {
-      if (value === undefined) this.raw.removeHeader(name);
-      else if (this.raw.getHeader(name) !== value) this.raw.setHeader(name, value);
-    }
+    this.#setHeaders({ ...framing(status, headers, body), ...headers });
     this.raw.statusCode = status;
     // That of the held response must not stay; without one Node takes the standard one.
     this.raw.statusMessage = statusMessage ?? '';
@@ -106,89 +107,94 @@ export class ResponseRecorder {
     else this.raw.end();
   }
 
-  #hold(): void {
-    const { raw } = this;
-    const emit = raw.emit.bind(raw) as (event: string | symbol, ...args: unknown[]) => boolean;
-    this.#replace('writeHead', (status: number, ...rest: unknown[]) => this.#writeHead(status, rest));
-    this.#replace('flushHeaders', () => {
-      this.#fixHead();
-    });
-    this.#replace('write', (...args: unknown[]) => this.#write(args));
-    this.#replace('end', (...args: unknown[]) => this.#endResponse(args));
-    this.#replace('destroy', () => this.#finish('broken'));
-    this.#replace('emit', (event: string | symbol, ...args: unknown[]) => {
-      if (event === 'close') {
-        this.#closed = args;
-        return true;
-      }
-      if (event === 'pipe') this.#watch(args[0] as Readable);
-      return emit(event, ...args);
-    });
-    this.#pretend('headersSent', () => this.#head !== undefined);
-    this.#pretend('writableEnded', () => this.#end !== undefined);
-    // node:http sets these on the response itself when the connection closes.
-    for (const name of ['destroyed', '_closed']) {
-      if (Object.hasOwn(raw, name)) this.#pretend(name, () => false);
-    }
+  // What follows is done to the held response.
+
+  get headersSent(): boolean {
+    return this.begun;
   }
 
-  #replace(name: string, value: unknown): void {
-    this.#saved.set(name, Object.getOwnPropertyDescriptor(this.raw, name));
-    Object.defineProperty(this.raw, name, { value, writable: true, configurable: true });
+  get writableEnded(): boolean {
+    return this.#end !== undefined;
   }
 
-  #pretend(name: string, get: () => unknown): void {
-    const saved = Object.getOwnPropertyDescriptor(this.raw, name);
-    this.#saved.set(name, saved);
-    const set = (value: unknown): void => {
-      if (saved) saved.value = value;
-    };
-    Object.defineProperty(this.raw, name, { get, set, configurable: true });
-  }
-
-  #currentHead(): Head {
-    const { statusCode: status, statusMessage } = this.raw;
-    return { status, statusMessage, headers: { ...this.raw.getHeaders() } };
-  }
-
-  /** From the first byte on, changes of status and headers no longer count. */
-  #fixHead(): void {
-    this.#head ??= this.#currentHead();
-  }
-
-  #writeHead(status: number, rest: unknown[]): ServerResponse {
+  writeHead(status: number, rest: unknown[]): ServerResponse {
     if (this.#head) return this.raw;
     this.raw.statusCode = status;
     if (typeof rest[0] === 'string') this.raw.statusMessage = rest[0];
     for (const [name, value] of headerPairs(rest[1] ?? rest[0])) this.raw.setHeader(name, value);
-    this.#fixHead();
+    this.flushHeaders();
     return this.raw;
   }
 
-  #write(args: unknown[]): boolean {
-    const { chunk, callback } = writeArguments(args);
-    if (this.#end === undefined) {
-      this.#fixHead();
-      if (chunk) this.#keep(chunk);
-    }
+  /** From the first byte on, changes of status and headers no longer count. */
+  flushHeaders(): void {
+    this.#head ??= this.#currentHead();
+  }
+
+  write(args: unknown[]): boolean {
+    const callback = callbackOf(args);
+    this.#keep(args);
     if (callback) process.nextTick(callback);
     return true;
   }
 
-  #endResponse(args: unknown[]): ServerResponse {
-    const { chunk, callback } = writeArguments(args);
+  endWith(args: unknown[]): ServerResponse {
+    const callback = callbackOf(args);
     if (callback) this.raw.once('finish', callback);
-    if (this.#end === undefined) {
-      this.#fixHead();
-      if (chunk) this.#keep(chunk);
-    }
+    this.#keep(args);
     return this.#finish('ended');
   }
 
-  #keep(chunk: Buffer): void {
-    this.#size += chunk.length;
+  destroy(): ServerResponse {
+    return this.#finish('broken');
+  }
+
+  emit(event: string | symbol, args: unknown[]): boolean {
+    if (this.#holding && event === 'close') {
+      this.#closed = args;
+      this.#hideClosing();
+      return true;
+    }
+    if (this.#holding && event === 'pipe') this.#watch(args[0] as Readable);
+    return this.#emit.call(this.raw, event, ...args);
+  }
+
+  /** Only what differs is touched, so that what stays keeps the case of its name. */
+  #setHeaders(wanted: OutgoingHttpHeaders): void {
+    const { raw } = this;
+    const present = raw.getHeaders();
+    for (const name in present) {
+      if (!(name in wanted)) raw.removeHeader(name);
+    }
+    for (const name in wanted) {
+      const value = wanted[name];
+      if (value === undefined) raw.removeHeader(name);
+      else if (present[name] !== value) raw.setHeader(name, value);
+    }
+  }
+
+  /** node:http sets these on the response itself, just before it emits `close`. */
+  #hideClosing(): void {
+    for (const name of ['destroyed', '_closed']) {
+      if (!Object.hasOwn(this.raw, name) || Reflect.get(this.raw, name) !== true) continue;
+      this.#hidden.push(name);
+      Reflect.set(this.raw, name, false);
+    }
+  }
+
+  #currentHead(): Head {
+    const { statusCode: status, statusMessage } = this.raw;
+    return { status, statusMessage, headers: this.raw.getHeaders() };
+  }
+
+  #keep([chunk, encoding]: unknown[]): void {
+    if (this.#end !== undefined) return;
+    this.flushHeaders();
+    const bytes = bytesOf(chunk, encoding);
+    if (!bytes) return;
+    this.#size += bytes.length;
     if (this.tooLarge) this.#chunks.length = 0;
-    else this.#chunks.push(chunk);
+    else this.#chunks.push(bytes);
   }
 
   #finish(end: HeldEnd): ServerResponse {
@@ -215,18 +221,17 @@ function framing(status: number, headers: OutgoingHttpHeaders, body: Buffer): Ou
   return hasNoBody || 'transfer-encoding' in headers ? {} : { 'content-length': body.length };
 }
 
-/** The arguments of `write` and `end`, in all their forms. */
-function writeArguments(args: unknown[]): { chunk: Buffer | undefined; callback: Callback | undefined } {
-  const callback = args.find((arg): arg is Callback => typeof arg === 'function');
-  const [chunk, encoding] = args;
+/** `write` and `end` may be called without a chunk, and without an encoding. */
+function callbackOf(args: unknown[]): Callback | undefined {
+  return args.find((arg): arg is Callback => typeof arg === 'function');
+}
+
+function bytesOf(chunk: unknown, encoding: unknown): Buffer | undefined {
   if (typeof chunk === 'string') {
-    return {
-      chunk: Buffer.from(chunk, typeof encoding === 'string' ? (encoding as BufferEncoding) : 'utf8'),
-      callback,
-    };
+    return Buffer.from(chunk, typeof encoding === 'string' ? (encoding as BufferEncoding) : 'utf8');
   }
   // A copy: the writer may reuse its buffer while it is held here.
-  return { chunk: chunk instanceof Uint8Array ? Buffer.from(chunk) : undefined, callback };
+  return chunk instanceof Uint8Array ? Buffer.from(chunk) : undefined;
 }
 
 /** The headers given to `writeHead`: an object, pairs, or names and values in turn. */

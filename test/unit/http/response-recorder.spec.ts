@@ -272,6 +272,27 @@ describe('a recorded response', () => {
     expect(seen).toEqual(['wrapped']);
   });
 
+  it('stays held where its prototype is replaced, as an Express application does that is called from a handler', async () => {
+    respond = (response) => {
+      const recorder = new ResponseRecorder(response, 1_000, () => undefined);
+      Object.setPrototypeOf(response, Object.create(Object.getPrototypeOf(response) as object) as object);
+      response.end('held');
+      expect([response.headersSent, response.writableEnded]).toEqual([true, true]);
+      recorder.send({ status: 200, headers: {}, body: Buffer.from('sent') });
+    };
+    expect((await sendRequest(url)).text).toBe('sent');
+  });
+
+  it('hears nothing of who has kept one of its functions', async () => {
+    respond = (response) => {
+      const recorder = new ResponseRecorder(response, 1_000, () => recorder.send(recorder.held()));
+      const kept = response.end.bind(response);
+      response.end('first');
+      kept('second');
+    };
+    expect((await sendRequest(url)).text).toBe('first');
+  });
+
   describe('whose writer waits for it', () => {
     it('tells those who came after it was held, once, and the others when it is sent', async () => {
       const told: string[] = [];
