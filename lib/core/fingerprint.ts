@@ -1,5 +1,6 @@
-import { createHash } from 'node:crypto';
+import { createHash, hash } from 'node:crypto';
 import { canonicalJson, NotCanonicalError } from './canonical-json.js';
+import { lengthened } from './lengthened.js';
 
 /** The first byte of every fingerprint. A change of the rules below needs a new number. */
 export const FINGERPRINT_VERSION = 1;
@@ -52,16 +53,22 @@ export function fingerprint(
   excludeFiles = exclude,
 ): Buffer | undefined {
   try {
-    const hash = createHash('sha256');
-    const parts = [input.method, input.path, input.query, input.mediaType, input.body.kind];
-    for (const part of [...parts, bodyContent(input.body, exclude, excludeFiles)]) {
-      hash.update(`${Buffer.byteLength(part)}:`).update(part);
-    }
-    return Buffer.concat([Buffer.of(FINGERPRINT_VERSION), hash.digest()]);
+    const { method, path, query, mediaType, body } = input;
+    const head = lengthened(method, path, query, mediaType, body.kind);
+    const content = bodyContent(body, exclude, excludeFiles);
+    const digest = sha256(head, content);
+    return Buffer.from(String.fromCharCode(FINGERPRINT_VERSION) + digest, 'latin1');
   } catch (error) {
     if (error instanceof NotCanonicalError) return undefined;
     throw error;
   }
+}
+
+/** The digest, one character for each byte. In one call where all is text, which costs a third of a stream of parts. */
+function sha256(head: string, content: string | Uint8Array): string {
+  return typeof content === 'string'
+    ? hash('sha256', head + lengthened(content), 'binary')
+    : createHash('sha256').update(`${head}${content.byteLength}:`).update(content).digest('binary');
 }
 
 function bodyContent(

@@ -1,4 +1,5 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
+import { lengthened } from './lengthened.js';
 
 /** Whose key it is, for which endpoint. The three parts are never concatenated. */
 export interface Identity {
@@ -19,11 +20,9 @@ export const MAX_IDENTITY_BYTES = { client: 512, endpoint: 512, key: 1024 } as c
  * with its length, so that parts which are equal only when glued together do not collide.
  */
 export function lockNumber(table: string, { client, endpoint, key }: Identity): string {
-  const hash = createHash('sha256');
-  for (const part of [table, client, endpoint, key]) {
-    hash.update(`${Buffer.byteLength(part)}:`).update(part);
-  }
-  return hash.digest().readBigInt64BE(0).toString();
+  return hash('sha256', lengthened(table, client, endpoint, key), 'buffer')
+    .readBigInt64BE(0)
+    .toString();
 }
 
 /** Whether PostgreSQL's `text` can hold it: no NUL, no lone surrogate, and at most so many bytes of UTF-8. */

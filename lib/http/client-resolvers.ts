@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
 
 /**
@@ -13,9 +13,7 @@ export function clientFromHeader(
   const header = name.toLowerCase();
   return ({ headers }) => {
     const value = headers[header];
-    return typeof value === 'string' && value !== ''
-      ? createHash('sha256').update(value).digest('hex')
-      : undefined;
+    return typeof value === 'string' && value !== '' ? hash('sha256', value) : undefined;
   };
 }
 
