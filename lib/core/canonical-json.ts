@@ -37,11 +37,14 @@ function canonicalObject(object: object, depth: number): string {
   const prototype: unknown = Object.getPrototypeOf(object);
   const isPlain = prototype === null || Object.getPrototypeOf(prototype) === null;
   if (!isPlain) return notCanonical(`an instance of ${object.constructor.name}`);
-  const members = Object.entries(object)
-    .filter(([, member]) => member !== undefined)
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([name, member]) => `${JSON.stringify(name)}:${canonicalJson(member, depth + 1)}`);
-  return `{${members.join(',')}}`;
+  const members = object as Readonly<Record<string, unknown>>;
+  let text = '';
+  for (const name of Object.keys(members).sort()) {
+    const member = members[name];
+    if (member === undefined) continue;
+    text += `${text && ','}${JSON.stringify(name)}:${canonicalJson(member, depth + 1)}`;
+  }
+  return `{${text}}`;
 }
 
 function notCanonical(what: string): never {

@@ -36,7 +36,7 @@ export interface Exchange {
   readonly template: string;
   readonly body: unknown;
   readonly rawBody: Buffer | undefined;
-  /** The headers that are set so far. */
+  /** The headers that are set so far: a copy. */
   headers(): OutgoingHttpHeaders;
   /** Answers with nothing, through the adapter's hooks; for a held response, whose content is replaced anyway. */
   writePlaceholder(): void;
@@ -61,7 +61,7 @@ function expressExchange(request: ExpressRequest, response: ServerResponse): Exc
     template: typeof request.route?.path === 'string' ? request.route.path : '',
     body: request.body,
     rawBody: request.rawBody,
-    headers: () => ({ ...response.getHeaders() }),
+    headers: () => response.getHeaders(),
     writePlaceholder: () => void response.end(),
   };
 }
@@ -75,7 +75,7 @@ function fastifyExchange(request: FastifyRequest, reply: FastifyReply): Exchange
     template: request.routeOptions?.url ?? '',
     body: request.body,
     rawBody: request.rawBody,
-    headers: () => ({ ...reply.getHeaders() }),
+    headers: () => reply.getHeaders(),
     writePlaceholder: () => void reply.send(),
   };
 }

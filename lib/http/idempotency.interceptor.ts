@@ -92,8 +92,8 @@ export class IdempotencyInterceptor implements NestInterceptor {
 
   #protect(visit: Visit, execution: Execution): ProtectedRun {
     const { plan, exchange } = visit;
-    const { settings, ownHeaders } = plan;
-    const baseline = without(exchange.headers(), ownHeaders);
+    const { settings } = plan;
+    const baseline = baselineOf(visit);
     const recorder = new ResponseRecorder(exchange.rawResponse, settings.maxBody, () => run.responseEnded());
     const run = new ProtectedRun({
       execution,
@@ -108,9 +108,10 @@ export class IdempotencyInterceptor implements NestInterceptor {
   }
 
   /** Lets the framework answer with nothing, through its hooks, and sends the recording in place of that. */
-  #replay({ plan, exchange, sentKey }: Visit, record: ReplayedRecord): Observable<unknown> {
-    const { settings, ownHeaders, answeredBy } = plan;
-    const baseline = without(exchange.headers(), ownHeaders);
+  #replay(visit: Visit, record: ReplayedRecord): Observable<unknown> {
+    const { plan, exchange, sentKey } = visit;
+    const { settings, answeredBy } = plan;
+    const baseline = baselineOf(visit);
     const { headers, body } = record.response;
     const status = replayStatus(record, settings.answers.replay);
     const own = {
@@ -155,6 +156,9 @@ function reasonOf(cause: unknown): string {
   return typeof severity === 'string' ? `: SQLSTATE ${String(code)}` : `: ${cause.message}`;
 }
 
-function without(headers: OutgoingHttpHeaders, names: readonly string[]): OutgoingHttpHeaders {
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => !names.includes(name)));
+/** The headers at take-over, less those the handler's own decorators set. */
+function baselineOf({ plan, exchange }: Visit): OutgoingHttpHeaders {
+  const headers = exchange.headers();
+  for (const name of plan.ownHeaders) Reflect.deleteProperty(headers, name);
+  return headers;
 }

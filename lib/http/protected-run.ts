@@ -110,10 +110,11 @@ export class ProtectedRun {
 
   /** Called when the held response is complete. */
   responseEnded(): void {
-    setImmediate(() => {
-      if (this.#handler === undefined) this.context.recorder.tellWriters();
-    });
-    this.#settle();
+    if (this.#handler !== undefined) this.#settle();
+    else
+      setImmediate(() => {
+        if (this.#handler === undefined) this.context.recorder.tellWriters();
+      });
   }
 
   #completed(subscriber: Subscriber<unknown>): void {

@@ -7,7 +7,9 @@ export function headerLines(request: IncomingMessage, name: string): string[] {
   const wanted = name.toLowerCase();
   const lines: string[] = [];
   for (let index = 0; index + 1 < request.rawHeaders.length; index += 2) {
-    if (request.rawHeaders[index]?.toLowerCase() === wanted) lines.push(request.rawHeaders[index + 1] ?? '');
+    const found = request.rawHeaders[index];
+    if (found?.length === wanted.length && found.toLowerCase() === wanted)
+      lines.push(request.rawHeaders[index + 1] ?? '');
   }
   return lines;
 }

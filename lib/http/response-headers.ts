@@ -64,5 +64,5 @@ function narrowed(
 
 /** As in `2026-01-21T10:30:00Z`. */
 function seconds(time: Date): string {
-  return time.toISOString().replace(/\.\d{3}Z$/, 'Z');
+  return `${time.toISOString().slice(0, -'.000Z'.length)}Z`;
 }
