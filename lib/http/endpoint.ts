@@ -9,9 +9,16 @@ const NAMED_PART = /(?<![\\:])([:*])(?:[$\p{ID_Continue}]+|"[^"]*")/gu;
 
 /** A route template whose parameter names do not count: `/labels/:id` and `/labels/:labelId` are the same. */
 export function anonymousTemplate(template: string): string {
-  const anonymous = template.replace(NAMED_PART, '$1').replace(/\/{2,}/g, '/');
-  return anonymous.length > 1 ? anonymous.replace(/\/$/, '') : anonymous || '/';
+  const known = anonymousTemplates.get(template);
+  if (known !== undefined) return known;
+  const short = template.replace(NAMED_PART, '$1').replace(/\/{2,}/g, '/');
+  const anonymous = short.length > 1 ? short.replace(/\/$/, '') : short || '/';
+  anonymousTemplates.set(template, anonymous);
+  return anonymous;
 }
+
+/** Templates are those of registered routes, so that there are no more of these than of those. */
+const anonymousTemplates = new Map<string, string>();
 
 /** Method, template and version of a route: `POST /labels/:/reprint`, `POST /orders (version 2)`. */
 export function endpointName(method: string, template: string, version: string | undefined): string {
