@@ -27,6 +27,12 @@ type ClaimedRow = { readonly kind: 'processing' } | { readonly kind: 'none'; rea
 
 const PROCESSING: ClaimedRow = { kind: 'processing' };
 
+/** A record to replay. */
+export interface Recorded {
+  readonly kind: 'recorded';
+  readonly record: IdempotencyRecord;
+}
+
 /** What a claim found. */
 export type Finding =
   | {
@@ -35,7 +41,7 @@ export type Finding =
       readonly attempt: number;
       readonly row: ClaimedRow;
     }
-  | { readonly kind: 'recorded'; readonly record: IdempotencyRecord }
+  | Recorded
   | { readonly kind: 'in-progress'; readonly remaining?: number }
   | { readonly kind: 'expired' }
   | {
@@ -53,7 +59,7 @@ export type Found = Exclude<Finding, { kind: 'again' }>;
 export type Claimed = Extract<Finding, { kind: 'claimed' }>;
 
 /** What a replay is made of. */
-interface ReplayRow {
+export interface ReplayRow {
   fingerprint: Buffer;
   status: RecordStatus;
   mode: string;
@@ -186,17 +192,6 @@ export async function sendTakeOver(
   return takeOverFinding(answer);
 }
 
-/** A record to replay, where there is one. */
-export async function sendLook(
-  connection: PooledConnection,
-  { look }: Statements,
-  { identity: { client, endpoint, key } }: Claim,
-): Promise<Extract<Finding, { kind: 'recorded' }> | undefined> {
-  const { rows } = await connection.query<ReplayRow>(look, [client, endpoint, key]);
-  const [row] = rows;
-  return row && recordedFinding(row);
-}
-
 function leaseOf({ mode }: Claim): number | null {
   return mode.kind === 'lease' ? mode.lease : null;
 }
@@ -235,7 +230,8 @@ export function takeOverFinding(answer: Answer | undefined): Claimed | undefined
   return row && { kind: 'claimed', createdAt: row.claimed_at, attempt: row.attempt, row: PROCESSING };
 }
 
-function recordedFinding(row: ReplayRow): Extract<Finding, { kind: 'recorded' }> {
+/** What a row means that is to be replayed. @throws IdempotencyFailure for what a newer release wrote. */
+export function recordedFinding(row: ReplayRow): Recorded {
   assertReadable(row);
   const { response_status: sent, response_headers: headers, response_body: body } = row;
   const response =

@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { IdempotencyFailure } from '../core/errors.js';
+import { lockNumber } from '../core/identity.js';
 import type { Claim, ClaimOutcome } from '../core/store.js';
 import type { AfterCommit } from './after-commit.js';
 import { sendClaim, sendTakeOver, type Finding } from './claim-statement.js';
 import { LeaseExecution } from './lease-execution.js';
 import { LeaseStatements } from './lease-statements.js';
 import type { PooledConnection } from './pooled-connection.js';
+import type { SharedLooks } from './shared-looks.js';
 import { repeatedly } from './single-statement.js';
 import type { PostgresStoreOptions } from './store-options.js';
 import { failureBeforeCommit, LOCK_NOT_AVAILABLE, problemOf } from './sqlstate.js';
@@ -32,6 +34,8 @@ const lapse: Undo = (owner, isWorthwhile) => owner.lapse(false, isWorthwhile);
 /** What holds the identity from the moment it is sent. */
 interface Sending {
   readonly claim: Claim;
+  /** The number of its lock. */
+  readonly lock: string;
   /** One token for all repetitions: a claim whose acknowledgement was lost finds its own. */
   readonly token: string;
   /** When it was first sent, by the monotonic clock. */
@@ -45,12 +49,16 @@ export class LeaseClaims {
   constructor(
     private readonly options: PostgresStoreOptions,
     private readonly afterCommit: AfterCommit,
+    private readonly looks: SharedLooks,
   ) {}
 
   claim(claim: Claim): Promise<ClaimOutcome> {
     const { statements } = this.options;
-    const sending = sendingOf(claim);
+    const lock = lockNumber(statements.table, claim.identity);
+    const sending = sendingOf(claim, lock);
     return unlessLocked(async () => {
+      const replay = await this.looks.find(claim, lock);
+      if (replay) return replay;
       for (let attempt = 1; attempt <= CLAIM_ATTEMPTS; attempt++) {
         const finding = await this.#send(
           sending,
@@ -64,14 +72,18 @@ export class LeaseClaims {
   }
 
   async #outcome(finding: Exclude<Finding, { kind: 'again' }>, sending: Sending): Promise<ClaimOutcome> {
+    const { claim, lock } = sending;
     switch (finding.kind) {
+      case 'recorded':
+        this.looks.remember(lock);
+        return finding;
       case 'claimed':
         return this.#hold(finding, sending);
       case 'expired':
-        return this.#takeOver(sendingOf(sending.claim), null, free);
+        return this.#takeOver(sendingOf(claim, lock), null, free);
       case 'lapsed': {
         const takeOver = (): Promise<ClaimOutcome> =>
-          unlessLocked(() => this.#takeOver(sendingOf(sending.claim), finding.attempt, lapse));
+          unlessLocked(() => this.#takeOver(sendingOf(claim, lock), finding.attempt, lapse));
         return { kind: 'unresolved', attempt: { ...finding, takeOver } };
       }
       default:
@@ -121,8 +133,8 @@ export class LeaseClaims {
     }
   }
 
-  #owner({ claim, token }: Sending): LeaseStatements {
-    return new LeaseStatements(this.options, claim, token, leaseOf(claim));
+  #owner({ claim, lock, token }: Sending): LeaseStatements {
+    return new LeaseStatements(this.options, claim, token, leaseOf(claim), () => this.looks.remember(lock));
   }
 
   #hold(claimed: Claimed, sending: Sending): ClaimOutcome {
@@ -156,8 +168,8 @@ function isUnavailable(error: unknown): boolean {
   return error instanceof IdempotencyFailure && error.error.code === 'IDEMPOTENCY_STORE_UNAVAILABLE';
 }
 
-function sendingOf(claim: Claim): Sending {
-  return { claim, token: randomUUID(), sentAt: undefined, copies: 0 };
+function sendingOf(claim: Claim, lock: string): Sending {
+  return { claim, lock, token: randomUUID(), sentAt: undefined, copies: 0 };
 }
 
 /** @throws IdempotencyFailure when the store cannot say. */

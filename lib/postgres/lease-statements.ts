@@ -16,6 +16,7 @@ export class LeaseStatements {
     private readonly claim: Claim,
     token: string,
     private readonly lease: number,
+    private readonly onCompleted: () => void,
   ) {
     const { client, endpoint, key } = claim.identity;
     this.#owner = [client, endpoint, key, token];
@@ -37,7 +38,7 @@ export class LeaseStatements {
    *
    * @returns false when the lease is somebody else's by now.
    */
-  complete(
+  async complete(
     status: 'completed' | 'failed',
     response: RecordedResponse | undefined,
     isWorthwhile: () => boolean,
@@ -49,7 +50,9 @@ export class LeaseStatements {
       const { rows } = await connection.query<{ completed: boolean }>(statements.completeLease, values);
       return rows[0]?.completed === true;
     };
-    return repeatedly(this.options, send, isWorthwhile);
+    const isCompleted = await repeatedly(this.options, send, isWorthwhile);
+    if (isCompleted) this.onCompleted();
+    return isCompleted;
   }
 
   /**

@@ -1,6 +1,7 @@
 import type { Claim, ClaimOutcome, IdempotencyStore } from '../core/store.js';
 import { AfterCommit } from './after-commit.js';
 import { LeaseClaims } from './lease-claims.js';
+import { SharedLooks } from './shared-looks.js';
 import type { PostgresStoreOptions } from './store-options.js';
 import { TransactionClaims } from './transaction-claims.js';
 
@@ -11,8 +12,9 @@ export class PostgresStore implements IdempotencyStore {
   readonly #leases: LeaseClaims;
 
   constructor(options: PostgresStoreOptions) {
-    this.#transactions = new TransactionClaims(options, this.#afterCommit);
-    this.#leases = new LeaseClaims(options, this.#afterCommit);
+    const looks = new SharedLooks(options);
+    this.#transactions = new TransactionClaims(options, this.#afterCommit, looks);
+    this.#leases = new LeaseClaims(options, this.#afterCommit, looks);
   }
 
   claim(claim: Claim): Promise<ClaimOutcome> {

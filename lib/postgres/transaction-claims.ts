@@ -6,18 +6,16 @@ import {
   existingStatement,
   lockedFinding,
   lockStatement,
-  sendLook,
   takeOverFinding,
   takeOverStatement,
   type Claimed,
-  type Finding,
   type Found,
 } from './claim-statement.js';
 import { ClaimedTransaction } from './claimed-transaction.js';
-import { CompletedHere } from './completed-here.js';
 import { acquire } from './acquire.js';
 import type { Answer, Statement } from './batch.js';
 import type { PooledConnection } from './pooled-connection.js';
+import type { SharedLooks } from './shared-looks.js';
 import { ormIsolation, type PostgresStoreOptions } from './store-options.js';
 import { failureBeforeCommit, isConflict, LOCK_NOT_AVAILABLE, problemOf } from './sqlstate.js';
 import { ROLLBACK, SAVEPOINT } from './statements.js';
@@ -37,11 +35,10 @@ interface Claiming {
 
 /** Claims inside the transaction that the handler will run in. */
 export class TransactionClaims {
-  readonly #completedHere = new CompletedHere();
-
   constructor(
     private readonly options: PostgresStoreOptions,
     private readonly afterCommit: AfterCommit,
+    private readonly looks: SharedLooks,
   ) {}
 
   claim(claim: Claim): Promise<ClaimOutcome> {
@@ -50,9 +47,14 @@ export class TransactionClaims {
   }
 
   async #claim(claiming: Claiming): Promise<ClaimOutcome> {
-    const connection = await acquire(this.options);
+    const since = performance.now();
+    const replay = await this.looks.find(claiming.claim, claiming.lock);
+    if (replay) return replay;
+    // What a look took in vain is part of what the request may wait.
+    const patience = Math.max(0, this.options.acquireTimeout - (performance.now() - since));
+    const connection = await acquire(this.options, patience);
     // A connection that stays silent must not keep the request waiting; subscribers may take their time.
-    const timer = setTimeout(() => connection.release(true), this.options.acquireTimeout);
+    const timer = setTimeout(() => connection.release(true), patience);
     const outcome = await this.#attempts(connection, claiming).finally(() => clearTimeout(timer));
     if (!(outcome instanceof ClaimedTransaction)) return outcome;
     await outcome.announce();
@@ -65,11 +67,6 @@ export class TransactionClaims {
   ): Promise<ClaimedTransaction | ClaimOutcome> {
     for (let attempt = 1; ; attempt++) {
       try {
-        const replay = await this.#look(connection, claiming);
-        if (replay) {
-          connection.release();
-          return replay;
-        }
         const finding = await this.#attempt(connection, claiming);
         if (finding.kind === 'claimed') return this.#open(connection, claiming, finding);
         // The answer need not wait for it, so that a replay costs no further round trip.
@@ -83,17 +80,6 @@ export class TransactionClaims {
       }
       await connection.query(ROLLBACK).catch(() => undefined);
     }
-  }
-
-  /** Where a record is likely, one statement without a transaction finds it. It decides nothing but a replay. */
-  async #look(
-    connection: PooledConnection,
-    { claim, lock }: Claiming,
-  ): Promise<Extract<Finding, { kind: 'recorded' }> | undefined> {
-    if (!this.#completedHere.has(lock)) return undefined;
-    const replay = await sendLook(connection, this.options.statements, claim);
-    if (!replay) this.#completedHere.delete(lock);
-    return replay;
   }
 
   async #attempt(connection: PooledConnection, claiming: Claiming): Promise<Settled> {
@@ -130,7 +116,7 @@ export class TransactionClaims {
   }
 
   #outcome(finding: Exclude<Settled, { kind: 'claimed' }>, claiming: Claiming): ClaimOutcome {
-    if (finding.kind === 'recorded') this.#completedHere.add(claiming.lock);
+    if (finding.kind === 'recorded') this.looks.remember(claiming.lock);
     if (finding.kind !== 'lapsed') return finding;
     const takeOver = (): Promise<ClaimOutcome> => this.#claim({ ...claiming, lapsed: finding.attempt });
     return { kind: 'unresolved', attempt: { ...finding, takeOver } };
@@ -146,7 +132,7 @@ export class TransactionClaims {
     const { dataSource, statements, defaultIsolation, acquireTimeout: patience } = this.options;
     const isolation = this.#isolation(claim) ?? defaultIsolation;
     const context = { dataSource, isolation, patience, afterCommit: this.afterCommit };
-    const onCompleted = (): void => this.#completedHere.add(lock);
+    const onCompleted = (): void => this.looks.remember(lock);
     return new ClaimedTransaction(connection, claim, statements, context, claimed, onCompleted);
   }
 }

@@ -199,8 +199,11 @@ describe('the statements of a transaction that holds an identity', () => {
   });
 
   describe('look', () => {
+    /** As it is asked about the identity: an array of clients, one of endpoints and one of keys. */
+    const ONE = IDENTITY.map((part) => [part]);
+
     const look = async (): Promise<unknown> => {
-      const { rows } = await bench.one.query(bench.statements.look, [...IDENTITY]);
+      const { rows } = await bench.one.query(bench.statements.look, ONE);
       return rows[0];
     };
 
@@ -223,6 +226,45 @@ describe('the statements of a transaction that holds an identity', () => {
          VALUES ('c', 'e', 'k', 'x', 'completed', 'transaction', 1, clock_timestamp())`,
       );
       expect(await look()).toBeUndefined();
+    });
+
+    it('tells by its place whose each one is', async () => {
+      await bench.insertNeighbours({ status: 'completed' });
+      await bench.insert({ status: 'failed' });
+      const { rows } = await bench.one.query(bench.statements.look, [
+        ['c', 'another', 'nobody', 'c', 'c'],
+        ['e', 'e', 'e', 'e', 'another'],
+        ['another', 'k', 'k', 'k', 'k'],
+      ]);
+      const found = rows.map(({ place, status }) => [Number(place), status]);
+      expect(found).toEqual([
+        [1, 'completed'],
+        [2, 'completed'],
+        [4, 'failed'],
+        [5, 'completed'],
+      ]);
+    });
+
+    // Pages of a table that was never analyzed are guessed, and of one that is empty or tiny there are none to save.
+    describe.each([
+      ['few rows', 10, ''],
+      ['many rows', 5_000, ''],
+      ['many rows, analyzed', 5_000, 'ANALYZE idempotency_records'],
+    ])('in a table with %s', (_what, count, prepare) => {
+      it.each(['force_custom_plan', 'force_generic_plan'])('takes the primary key: %s', async (mode) => {
+        await bench.database.query(
+          `INSERT INTO idempotency_records (client, endpoint, key, fingerprint, status, mode, format_version, expires_at)
+           SELECT 'c', 'e', number, 'x', 'completed', 'transaction', 1, now() + interval '1 hour'
+             FROM generate_series(1, ${count}) AS number`,
+        );
+        await bench.one.query(`${prepare}; SET plan_cache_mode = ${mode}`);
+        await bench.one.query(`PREPARE look (text[], text[], text[]) AS ${bench.statements.look}`);
+        const { rows } = await bench.one.query(`EXPLAIN EXECUTE look ('{c,c}', '{e,e}', '{1,2}')`);
+        await bench.one.query('DEALLOCATE look; RESET plan_cache_mode');
+        const plan = rows.map((row) => row['QUERY PLAN']).join('\n');
+        expect(plan).toContain('Index Scan using idempotency_records_identity');
+        expect(plan).not.toContain('Seq Scan');
+      });
     });
   });
 });

@@ -214,7 +214,7 @@ const transactions = [
     from: '$7, $8,',
     to: '$7, coalesce(clock_timestamp(), $8),',
   },
-  ...withoutIdentity('look', ['$1', '$2', '$3']),
+  ...withoutIdentity('look', ['asked.client', 'asked.endpoint', 'asked.key']),
   {
     within: 'record',
     name: 'in whatever transaction',
@@ -222,7 +222,13 @@ const transactions = [
     to: '$13::text IS NOT NULL',
   },
   { within: 'look', name: 'finds what runs', from: " AND status <> 'processing'", to: '' },
-  { within: 'look', name: 'finds what has expired', from: ' AND expires_at > clock_timestamp()', to: '' },
+  {
+    within: 'look',
+    name: 'finds what has expired',
+    from: '\n     AND expires_at > clock_timestamp()',
+    to: '',
+  },
+  { within: 'look', name: 'tells no places apart', from: 'SELECT asked.place', to: 'SELECT 1 AS place' },
   { within: 'look', name: 'looks by the clock of the transaction', from: 'clock_timestamp()', to: 'now()' },
 ];
 
