@@ -58,22 +58,6 @@ export class ReplayBench {
     return this.wire.take();
   }
 
-  /** Holds back what is sent next, and everything behind it on that connection, until it is let go. */
-  holdNext(): { held: Promise<void>; letGo: () => void } {
-    const [held, go] = [deferred(), deferred()];
-    let first: ProxiedConnection | undefined;
-    const stop = this.proxy.onClientData(async (_chunk, connection): Promise<undefined> => {
-      first ??= connection;
-      held.resolve();
-      if (connection === first) await go.promise;
-    });
-    const letGo = (): void => {
-      stop();
-      go.resolve();
-    };
-    return { held: held.promise, letGo };
-  }
-
   get pool(): Pool {
     return (this.store.dataSource.driver as unknown as { master: Pool }).master;
   }
@@ -93,4 +77,20 @@ export function bodyOf({ client, endpoint, key }: Identity): Buffer {
 /** The bodies of the records that were found, or what was found in their place. */
 export function bodiesOf(outcomes: readonly ClaimOutcome[]): unknown[] {
   return outcomes.map((outcome) => (outcome.kind === 'recorded' ? outcome.record.response?.body : outcome));
+}
+
+/** Holds back what is sent next, and everything behind it on that connection, until it is let go. */
+export function holdNext(proxy: TcpProxy): { readonly held: Promise<void>; readonly letGo: () => void } {
+  const [held, go] = [deferred(), deferred()];
+  let first: ProxiedConnection | undefined;
+  const stop = proxy.onClientData(async (_chunk, connection): Promise<undefined> => {
+    first ??= connection;
+    held.resolve();
+    if (connection === first) await go.promise;
+  });
+  const letGo = (): void => {
+    stop();
+    go.resolve();
+  };
+  return { held: held.promise, letGo };
 }

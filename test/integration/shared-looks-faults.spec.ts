@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { Client } from 'pg';
 import type { ClaimMode } from '../../lib/core/store.js';
 import { eventually } from '../helpers/conditions.js';
-import { bodiesOf, bodyOf, identities, ReplayBench } from '../helpers/replay-bench.js';
+import { bodiesOf, bodyOf, holdNext, identities, ReplayBench } from '../helpers/replay-bench.js';
 import { codeOf, LEASE, TRANSACTION } from '../helpers/store-bench.js';
 
 const UNAVAILABLE = 'IDEMPOTENCY_STORE_UNAVAILABLE';
@@ -64,7 +64,7 @@ describe.each([
   it('do not wait for a connection that has fallen silent, but for a short while', async () => {
     const all = identities(8);
     await bench.complete(all);
-    const { held, letGo } = bench.holdNext();
+    const { held, letGo } = holdNext(bench.proxy);
     const [first, ...others] = all;
     let isAnswered = false;
     const silent = bench.claim(first).finally(() => (isAnswered = true));

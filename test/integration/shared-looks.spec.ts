@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Identity } from '../../lib/core/identity.js';
 import type { ClaimMode } from '../../lib/core/store.js';
-import { bodiesOf, bodyOf, identities, ReplayBench } from '../helpers/replay-bench.js';
+import { bodiesOf, bodyOf, holdNext, identities, ReplayBench } from '../helpers/replay-bench.js';
 import { codeOf, executionOf, LEASE, TRANSACTION } from '../helpers/store-bench.js';
 
 /** More than go into one statement, and fewer than go into two. */
@@ -53,7 +53,7 @@ describe.each([
     const [first, ...others] = identities(9);
     await bench.complete([first, ...others]);
     const cost = await bench.costOf(async () => {
-      const { held, letGo } = bench.holdNext();
+      const { held, letGo } = holdNext(bench.proxy);
       const leader = bench.claim(first);
       await held;
       const rest = bench.claimAll(others);
