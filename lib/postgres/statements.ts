@@ -207,8 +207,8 @@ VALUES ($1, $2, $3, $4, $5, $6,
  * without a transaction, each with the place of its identity, counted from 1; whatever else there is, the claim judges.
  *
  * What many requests ask for is one statement, because most of what a single one costs is its way to the server and back. The
- * LIMIT changes nothing of what is found: with it the part within is planned by itself, so that each identity is looked up in the
- * primary key, and no number of them, and no plan that is kept for all numbers, makes a join of it that reads the table.
+ * LIMIT changes nothing of what is found: with it the part within is planned by itself, as for a single identity, in the primary
+ * key. Without it a plan for all of them, above all one that is kept for any number, may be a hash join that reads the table.
  */
 function look(table: string): string {
   return `
