@@ -55,7 +55,7 @@ async function run(stage: Stage, flags: readonly string[]): Promise<BenchmarkRes
 
 async function costOf(stage: Stage, database: Database, app: App, { records }: Knobs, bytes: number) {
   const write = async (series: string): Promise<void> => {
-    const source = { kind: 'series', series, size: 0, body: JSON.stringify({ bytes }) } as const;
+    const source = { kind: 'series', series, body: JSON.stringify({ bytes }) } as const;
     const target = { path: '/extras/sized', connections: 4 };
     await stage.load.run(app, { ...target, requests: records, source });
   };

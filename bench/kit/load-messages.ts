@@ -4,13 +4,21 @@ export type LoadSource =
   | { readonly kind: 'first'; readonly wallets: number }
   /** What the last load that was told to remember had sent, one after the other: the same answers must come. */
   | { readonly kind: 'again' }
-  /** One body under keys of a series, new ones or, with `expected`, keys that are recorded with this answer. */
+  /** One body under new keys of a series: random ones, or keys that begin with the time, like a UUID of version 7. */
   | {
       readonly kind: 'series';
       readonly series: string;
-      readonly size: number;
       readonly body: string;
-      readonly expected?: string;
+      readonly keys?: 'random' | 'by-time';
+    }
+  /** Keys of a series of that size that are recorded with this answer, each only once, from all over it; some are skipped. */
+  | {
+      readonly kind: 'recorded';
+      readonly series: string;
+      readonly size: number;
+      readonly skip: number;
+      readonly body: string;
+      readonly expected: string;
     }
   /** Always this request, whose answer must be the same each time. */
   | { readonly kind: 'same'; readonly body: string; readonly key: string };
@@ -28,6 +36,8 @@ export interface Load {
   readonly rate?: number;
   /** Whether to keep what was sent and answered, for {@link LoadSource} `again`. */
   readonly remember?: boolean;
+  /** Whether the result has the time that each request took. */
+  readonly latencies?: boolean;
 }
 
 /** What became of a load in which every answer was right. Times are milliseconds. */
@@ -37,6 +47,8 @@ export interface LoadResult {
   readonly p50: number;
   readonly p99: number;
   readonly mean: number;
+  /** What each took, sorted, where that was asked for. */
+  readonly latencies: readonly number[];
   /** CPU time of the process that made the load. */
   readonly cpu: number;
   /** Body of the last answer. */

@@ -10,9 +10,9 @@
  * effects cannot be counted against each other; its script cannot tell which request an answer belongs to, nor can it keep
  * a constant rate.
  */
-import { createHash, randomUUID } from 'node:crypto';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { Connection } from './load-connection.js';
-import type { Load, LoadOrder, LoadReply, LoadResult, LoadSource } from './load-messages.js';
+import type { Load, LoadOrder, LoadReply, LoadResult } from './load-messages.js';
 import { percentile } from './statistics.js';
 
 /** A request as it goes onto the wire, and what must come back. */
@@ -81,7 +81,14 @@ async function perform(id: number, load: Load): Promise<LoadResult> {
     if (load.rate === undefined) await Promise.all(connections.map(closedLoop));
     else await openLoop(connections, load.rate, start, over, exchange);
     if (load.remember) remembered = memory;
-    return { ...summary(latencies), elapsed: performance.now() - start, cpu: cpuSince(cpu), body };
+    const elapsed = performance.now() - start;
+    return {
+      ...summary(latencies),
+      latencies: load.latencies ? latencies : [],
+      elapsed,
+      cpu: cpuSince(cpu),
+      body,
+    };
   } finally {
     for (const connection of connections) connection.close();
   }
@@ -131,7 +138,18 @@ function exchanges({ source, path }: Load): () => Exchange {
         return { text, complaint: expecting(body) };
       };
     case 'series':
-      return () => fromSeries(path, source, source.expected === undefined ? count++ : random(source.size));
+      return () => {
+        const key = source.keys === 'by-time' ? timeKey() : seriesKey(source.series, count++);
+        return { text: requestText(path, key, source.body), complaint: expecting(undefined) };
+      };
+    case 'recorded': {
+      const { series, size, skip, body, expected } = source;
+      const stride = strideThrough(size);
+      return () => {
+        const key = seriesKey(series, 1 + (((skip + count++) * stride) % size));
+        return { text: requestText(path, key, body), complaint: expecting(expected) };
+      };
+    }
     case 'same': {
       const text = requestText(path, source.key, source.body);
       return () => ({ text, complaint: expecting(undefined) });
@@ -153,11 +171,6 @@ function firstOrder(path: string, wallet: number): Exchange {
   };
 }
 
-function fromSeries(path: string, source: Extract<LoadSource, { kind: 'series' }>, number: number): Exchange {
-  const text = requestText(path, seriesKey(source.series, number), source.body);
-  return { text, complaint: expecting(source.expected) };
-}
-
 function expecting(expected: string | undefined): Exchange['complaint'] {
   return (status, body) => {
     if (status !== 201) return 'Expected 201';
@@ -171,8 +184,22 @@ function seriesKey(series: string, number: number): string {
   return hash.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 }
 
-function random(size: number): number {
-  return 1 + Math.floor(Math.random() * size);
+/** A UUID of version 7: milliseconds first, so that keys made one after the other are neighbours in an index. */
+function timeKey(): string {
+  const random = randomBytes(10).toString('hex');
+  const hex = `${Date.now().toString(16).padStart(12, '0')}7${random.slice(0, 3)}8${random.slice(3, 18)}`;
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+}
+
+/** Steps that meet every number below the size once, none of them near the one before. */
+function strideThrough(size: number): number {
+  let stride = Math.max(1, Math.floor(size * 0.618));
+  while (commonDivisor(stride, size) > 1) stride--;
+  return stride;
+}
+
+function commonDivisor(one: number, other: number): number {
+  return other === 0 ? one : commonDivisor(other, one % other);
 }
 
 function requestText(path: string, key: string, body: string): string {

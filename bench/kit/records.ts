@@ -13,7 +13,13 @@ export interface Filling {
   readonly inBulk?: boolean;
 }
 
-/** Fills the table with copies of the record with this key, so that their requests are replayed. */
+/** Memory to sort entries in while an index is made of millions. */
+const SORTING = "SET maintenance_work_mem = '1GB'";
+
+/**
+ * Fills the table with copies of the record with this key, so that their requests are replayed. What vacuum does for a table
+ * that was filled is left to who asks.
+ */
 export async function fillRecords(database: Database, key: string, filling: Filling): Promise<void> {
   const { series, count, expires, inBulk = false } = filling;
   const columns = await database.query<{ name: string }>(
@@ -28,8 +34,8 @@ export async function fillRecords(database: Database, key: string, filling: Fill
        FROM ${TABLE}, generate_series(1, $2::int) AS n WHERE key = $3`,
     [series, count, key],
   );
-  for (const statement of restore) await database.query(statement);
-  await database.query(`VACUUM ANALYZE ${TABLE}`);
+  // One text goes to one session.
+  if (inBulk) await database.query([SORTING, ...restore, 'RESET maintenance_work_mem'].join(';\n'));
 }
 
 /** Resolves with the statements that make them again. */
