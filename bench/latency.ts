@@ -25,7 +25,7 @@ const KNOBS = {
   seconds: 4,
   nodes: ['24'],
   seed: 0,
-  'warm-up': 1500,
+  'warm-up': 4000,
   lead: 250,
 } as const;
 

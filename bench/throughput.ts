@@ -37,7 +37,7 @@ const KNOBS = {
   nodes: ['24', 'own'],
   seed: 0,
   /** Requests for each phase that each process is warmed up with. */
-  'warm-up': 1500,
+  'warm-up': 4000,
   /** Requests before each measurement; as many keys are replayed. */
   lead: 250,
   /** Leaves a CPU profile of each application in dist/profiles, which costs a little. */
