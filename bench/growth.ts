@@ -81,6 +81,8 @@ interface Scene {
 async function run(stage: Stage, flags: readonly string[]): Promise<BenchmarkResult> {
   const knobs = readFlags(flags, KNOBS);
   const seed = chooseSeed(knobs.seed);
+  if (shareOf(knobs) < 1)
+    throw new Error('--few has to be more than --warm-up by one for each round at least');
   const scenes = [
     await sceneOf(stage, knobs, knobs.few),
     await sceneOf(stage, knobs, knobs.records),
@@ -156,13 +158,20 @@ async function measureScene(
     remember: true,
   });
   const load = { path: PATH, connections, milliseconds: knobs.seconds * 1000 };
-  // No record of the smaller table is asked for twice: the second time would be the shorter way.
-  const share = Math.floor((knobs.few - knobs['warm-up']) / knobs.rounds);
+  const share = shareOf(knobs);
   const limit = workload === 'replay-any' ? { requests: share } : {};
   const source = sourceOf(scene, workload, share);
   const before = await walPosition(database);
   const sample = await measureLoad(stage, app, { ...load, ...limit, source });
   return { ...sample, wal: ((await walPosition(database)) - before) / sample.requests };
+}
+
+/**
+ * How many records each round may ask for, so that none of the smaller table is asked for twice: the second time would be the
+ * shorter way.
+ */
+function shareOf({ few, rounds, 'warm-up': before }: Knobs): number {
+  return Math.floor((few - before) / rounds);
 }
 
 function sourceOf(scene: Scene, workload: Workload, share: number): LoadSource {
