@@ -1,9 +1,19 @@
 /*
  * Question: do requests notice the purge, and does the table stay as large as it has to be?
  *
- * Variants: 200 requests a second at a constant rate, each timed from when it was due, while nothing else happens, and while
- * the library deletes a million expired records. Then the same again, several times over: sizes after each filling and after
- * each purge, once autovacuum has been there. Bloat is told by pgstattuple where the server has it.
+ * Variants: cycles of filling the table with a million expired records and having the library delete them, while requests come
+ * at 200 a second, each timed from when it was due. In each cycle the same load is measured
+ *
+ * 1. before the purge;
+ * 2. with the purge, for as long as it takes;
+ * 3. with autovacuum, until it has been at the table, which it is kept from before;
+ * 4. after it: without purge once more, for as long as the purge took.
+ *
+ * A checkpoint precedes each, so that all log as many whole pages, and a second of the load. What requests notice is the p99 of 2
+ * over the mean of 1 and 4; how far 1 and 4 are apart is what the machine does by itself.
+ *
+ * Sizes are taken when the table is filled and when autovacuum has been there. Filled, all cycles hold as many records, but for
+ * the ones that the load has left: bytes for each record over those of the first cycle are the bloat.
  *
  * To be reached: p99 at most 1.25 times what it is without purge; sizes that do not grow from cycle to cycle.
  *
@@ -21,21 +31,23 @@ import { findNode } from './kit/nodes.js';
 import type { Database } from './kit/postgres.js';
 import { fillRecords, recordSizes } from './kit/records.js';
 import type { Stage } from './kit/stage.js';
-import { median, round } from './kit/statistics.js';
+import { median, percentile, round } from './kit/statistics.js';
 import { table } from './kit/table.js';
 
 const KNOBS = {
   records: 1_000_000,
   rate: 200,
-  cycles: 5,
-  /** Of each measurement without purge; with it, as long as the purge takes. */
-  seconds: 15,
+  cycles: 4,
+  /** Of the first measurement without purge; the others take as long as the purge before them. */
+  seconds: 8,
+  /** Seconds between two looks of autovacuum at the database, on a server of our own. */
+  naptime: 1,
   /** Seconds to wait for autovacuum before the benchmark does its work. */
   autovacuum: 90,
   side: 'transaction',
   adapter: 'express',
   node: '24',
-  'warm-up': 1500,
+  'warm-up': 4000,
 } as const;
 
 type Knobs = Settings<typeof KNOBS>;
@@ -51,6 +63,10 @@ const TARGET = 1.25;
 /** Connections that the requests that are due may take: far more than the rate needs. */
 const CONNECTIONS = 64;
 const SHORTEST_MS = 100;
+/** Of the load before each measurement. */
+const LONGEST_LEAD_MS = 1000;
+const POLL_MS = 200;
+const TABLE = 'idempotency_records';
 
 interface Scene {
   readonly stage: Stage;
@@ -73,47 +89,133 @@ async function run(stage: Stage, flags: readonly string[]): Promise<BenchmarkRes
   );
   await warmUp(stage, app, knobs['warm-up']);
   const scene: Scene = { stage, knobs, database, app, hasPgstattuple };
-  const results = [];
-  for (let cycle = 1; cycle <= knobs.cycles; cycle++) {
-    results.push({ cycle, ...(await measureCycle(scene, cycle)) });
-    console.error(`Cycle ${cycle} of ${knobs.cycles}`);
+  const nap = knobs.autovacuum > 0 && (await stage.postgres.set('autovacuum_naptime', `${knobs.naptime}s`));
+  const cycles: Cycle[] = [];
+  try {
+    for (let cycle = 1; cycle <= knobs.cycles; cycle++) {
+      const length = cycles.at(-1)?.purged.elapsed ?? knobs.seconds * 1000;
+      cycles.push({ cycle, ...(await measureCycle(scene, cycle, length)) });
+    }
+  } finally {
+    if (nap) await stage.postgres.reset('autovacuum_naptime');
   }
   await app.end();
-  console.log(
-    table(
-      Object.keys(results[0]!),
-      results.map((row) => Object.values(row)),
-    ),
-  );
-  const ratio = round(median(results.map(({ p99_purge_ms, p99_quiet_ms }) => p99_purge_ms / p99_quiet_ms)));
-  console.log(`\np99 with purge over without, median of the cycles: ${ratio}; to be reached: ${TARGET}`);
-  if (!hasPgstattuple)
-    console.log('pgstattuple is not on this server: bloat is told by the sizes after vacuum alone.');
-  return { settings: knobs, results, p99_ratio: ratio, target: TARGET };
+  const first = cycles[0]!;
+  const results = cycles.map((each) => rowOf(each, first));
+  const p99 = comparisonOf(cycles, results);
+  const settings = { ...knobs, naptime: nap ? knobs.naptime : null };
+  print(results, p99, scene);
+  return { settings, results, p99, p99_ratio: p99.ratio, target: TARGET };
 }
 
-async function measureCycle(scene: Scene, cycle: number) {
-  const { stage, knobs, database, app } = scene;
+async function measureCycle(scene: Scene, cycle: number, milliseconds: number) {
+  await autovacuum(scene, 'off');
   await makeExpired(scene, cycle);
-  await stage.postgres.checkpoint();
-  const filled = await recordSizes(database);
-  const milliseconds = knobs.seconds * 1000;
-  const quiet = await stage.load.run(app, loadOf(knobs, milliseconds));
-  const { result, deleted, seconds } = await whilePurging(scene);
-  if (deleted !== knobs.records)
-    throw new Error(`Of ${knobs.records} expired records ${deleted} were deleted`);
-  const left = await sizesAfterVacuum(scene);
+  const filled = await contentsOf(scene);
+  console.error(`Cycle ${cycle} of ${scene.knobs.cycles}: the table is filled`);
+  const before = await measured(scene, () => delay(milliseconds));
+  const purged = await measured(scene, () => scene.app.ask('purge'));
+  if (purged.done !== scene.knobs.records)
+    throw new Error(`Of ${scene.knobs.records} expired records ${purged.done} were deleted`);
+  console.error(`… purged within ${round(purged.elapsed / 1000)} s`);
+  const vacuumed = await measured(scene, () => untilVacuumed(scene));
+  console.error(
+    `… ${vacuumed.done ? 'autovacuum was there' : 'vacuumed'} after ${round(vacuumed.elapsed / 1000)} s`,
+  );
+  const left = await contentsOf(scene);
+  await autovacuum(scene, 'off');
+  const after = await measured(scene, () => delay(purged.elapsed));
+  return { filled, left, before, purged, vacuumed, after };
+}
+
+type Cycle = Awaited<ReturnType<typeof measureCycle>> & { readonly cycle: number };
+type Row = ReturnType<typeof rowOf>;
+
+function rowOf({ cycle, filled, left, before, purged, vacuumed, after }: Cycle, { filled: first }: Cycle) {
   return {
-    p50_quiet_ms: round(quiet.p50),
-    p50_purge_ms: round(result.p50),
-    p99_quiet_ms: round(quiet.p99),
-    p99_purge_ms: round(result.p99),
-    purge_s: round(seconds),
-    deleted_per_s: Math.round(deleted / seconds),
+    cycle,
+    p50_quiet_ms: round((before.load.p50 + after.load.p50) / 2),
+    p50_purge_ms: round(purged.load.p50),
+    p99_before_ms: round(before.load.p99),
+    p99_after_ms: round(after.load.p99),
+    p99_quiet_ms: round((before.load.p99 + after.load.p99) / 2),
+    p99_purge_ms: round(purged.load.p99),
+    p99_vacuum_ms: round(vacuumed.load.p99),
+    purge_s: round(purged.elapsed / 1000),
+    deleted_per_s: Math.round((purged.done * 1000) / purged.elapsed),
+    vacuum_s: round(vacuumed.elapsed / 1000),
+    vacuumed_by: vacuumed.done ? 'autovacuum' : 'the benchmark',
+    filled_records: filled.records,
     filled_table_mb: megabytes(filled.table),
     filled_index_mb: megabytes(filled.indexes),
-    ...left,
+    left_records: left.records,
+    left_table_mb: megabytes(left.table),
+    left_index_mb: megabytes(left.indexes),
+    dead_rows: left.dead,
+    free_percent: left.free,
+    table_bloat: round(filled.table / filled.records / (first.table / first.records)),
+    index_bloat: round(filled.indexes / filled.records / (first.indexes / first.records)),
   };
+}
+
+/** How much later answers come with the purge, and how far apart they are without it. */
+interface Comparison {
+  /** Median over the cycles. */
+  readonly ratio: number;
+  readonly ratios: readonly number[];
+  /** Of all requests of all cycles together. */
+  readonly pooled_ratio: number;
+  readonly pooled_quiet_ms: number;
+  readonly pooled_purge_ms: number;
+  /** Of the two measurements without purge: the later over the earlier, in each cycle. */
+  readonly quiet_ratios: readonly number[];
+}
+
+function comparisonOf(cycles: readonly Cycle[], rows: readonly Row[]): Comparison {
+  const ratios = rows.map(({ p99_purge_ms, p99_quiet_ms }) => round(p99_purge_ms / p99_quiet_ms));
+  const pooled = (loads: readonly LoadResult[]): number =>
+    percentile(
+      loads.flatMap(({ latencies }) => latencies).sort((a, b) => a - b),
+      0.99,
+    );
+  const quiet = pooled(cycles.flatMap(({ before, after }) => [before.load, after.load]));
+  const purging = pooled(cycles.map(({ purged }) => purged.load));
+  return {
+    ratio: round(median(ratios)),
+    ratios,
+    pooled_ratio: round(purging / quiet),
+    pooled_quiet_ms: round(quiet),
+    pooled_purge_ms: round(purging),
+    quiet_ratios: rows.map(({ p99_before_ms, p99_after_ms }) => round(p99_after_ms / p99_before_ms)),
+  };
+}
+
+function print(results: readonly Row[], p99: Comparison, { knobs, hasPgstattuple }: Scene): void {
+  const last = results.at(-1)!;
+  const names = Object.keys(last);
+  const rows = results.map((row) => Object.values(row));
+  const middle = names.indexOf('vacuumed_by') + 1;
+  console.log(
+    table(
+      names.slice(0, middle),
+      rows.map((row) => row.slice(0, middle)),
+    ),
+  );
+  console.log(
+    `\n${table(
+      ['cycle', ...names.slice(middle)],
+      rows.map((row) => [row[0]!, ...row.slice(middle)]),
+    )}`,
+  );
+  console.log(
+    `\np99 with purge over without, median of the cycles: ${p99.ratio} (${p99.ratios.join(', ')}); of all requests ` +
+      `together: ${p99.pooled_ratio}; to be reached: ${TARGET}. After over before, both without purge: ${p99.quiet_ratios.join(', ')}.`,
+  );
+  console.log(
+    `Bytes for each record when filled, last cycle over first: table ${last.table_bloat}, indexes ${last.index_bloat}.`,
+  );
+  console.log(`Autovacuum looks every ${knobs.naptime} s on a server of our own.`);
+  if (!hasPgstattuple) console.log('pgstattuple is not on this server: free space is not told.');
 }
 
 async function makeExpired({ stage, knobs, database, app }: Scene, cycle: number): Promise<void> {
@@ -122,60 +224,60 @@ async function makeExpired({ stage, knobs, database, app }: Scene, cycle: number
   await stage.load.run(app, { path: '/extras/orders', connections: 1, requests: 1, source });
   const expires = `clock_timestamp() - random() * interval '1 hour'`;
   await fillRecords(database, key, { series: `expired${cycle}-`, count: knobs.records, expires });
+  await database.query(`ANALYZE ${TABLE}`);
 }
 
-function loadOf({ rate }: Knobs, milliseconds?: number): AppLoad {
+/** What is answered while something else is done, and how long that takes. */
+async function measured<Done>(
+  { stage, knobs, app }: Scene,
+  work: () => Promise<Done>,
+): Promise<{ load: LoadResult; done: Done; elapsed: number }> {
   const source = { kind: 'first', wallets: WALLETS } as const;
-  const load = { path: '/orders', connections: CONNECTIONS, rate, source };
-  return milliseconds === undefined ? load : { ...load, milliseconds };
-}
-
-/** The load lasts as long as the purge. */
-async function whilePurging({
-  stage,
-  knobs,
-  app,
-}: Scene): Promise<{ result: LoadResult; deleted: number; seconds: number }> {
-  const started = performance.now();
-  const load = stage.load.start(app, loadOf(knobs));
+  const order: AppLoad = { path: '/orders', connections: CONNECTIONS, rate: knobs.rate, source };
+  await stage.postgres.checkpoint();
+  await stage.load.run(app, { ...order, milliseconds: Math.min(knobs.seconds * 1000, LONGEST_LEAD_MS) });
+  const load = stage.load.start(app, { ...order, latencies: true });
   // Waited for at its end only, when there may be something worse to report.
   load.result.catch(() => undefined);
-  const deleted = await app.ask('purge');
+  const started = performance.now();
+  const done = await work();
   const elapsed = performance.now() - started;
   if (elapsed < SHORTEST_MS) await delay(SHORTEST_MS - elapsed);
   load.end();
-  return { result: await load.result, deleted, seconds: elapsed / 1000 };
+  return { load: await load.result, done, elapsed };
 }
 
-async function sizesAfterVacuum({ knobs, database, hasPgstattuple }: Scene) {
-  const vacuumed = await autovacuumed(database, knobs.autovacuum);
-  if (!vacuumed) await database.query('VACUUM idempotency_records');
-  const { table: heap, indexes } = await recordSizes(database);
-  const dead = await database.number(
-    `SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'idempotency_records'`,
+async function contentsOf({ database, hasPgstattuple }: Scene) {
+  const [found] = await database.query<{ dead: string; free: string | null }>(
+    hasPgstattuple
+      ? `SELECT dead_tuple_count AS dead, free_percent AS free FROM pgstattuple('${TABLE}')`
+      : `SELECT n_dead_tup AS dead, NULL AS free FROM pg_stat_user_tables WHERE relname = '${TABLE}'`,
   );
-  const free = hasPgstattuple
-    ? await database.number(`SELECT free_percent FROM pgstattuple('idempotency_records')`)
-    : null;
   return {
-    left_table_mb: megabytes(heap),
-    left_index_mb: megabytes(indexes),
-    dead_rows: dead,
-    free_percent: free,
-    vacuumed_by: vacuumed ? 'autovacuum' : 'the benchmark',
+    ...(await recordSizes(database)),
+    records: await database.number(`SELECT count(*) FROM ${TABLE}`),
+    dead: Number(found!.dead),
+    free: found!.free === null ? null : Number(found!.free),
   };
 }
 
-/** Whether autovacuum has been there since now, in as many seconds. */
-async function autovacuumed(database: Database, seconds: number): Promise<boolean> {
+async function autovacuum({ database }: Scene, to: 'on' | 'off'): Promise<void> {
+  await database.query(`ALTER TABLE ${TABLE} SET (autovacuum_enabled = ${to})`);
+}
+
+/** Whether autovacuum has been there in time; otherwise the benchmark has. */
+async function untilVacuumed(scene: Scene): Promise<boolean> {
+  const { database, knobs } = scene;
   const count = (): Promise<number> =>
-    database.number(`SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 'idempotency_records'`);
+    database.number(`SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = '${TABLE}'`);
   const before = await count();
-  const deadline = performance.now() + seconds * 1000;
+  await autovacuum(scene, 'on');
+  const deadline = performance.now() + knobs.autovacuum * 1000;
   while (performance.now() < deadline) {
     if ((await count()) > before) return true;
-    await delay(500);
+    await delay(POLL_MS);
   }
+  await database.query(`VACUUM ${TABLE}`);
   return false;
 }
 

@@ -84,6 +84,20 @@ export class Postgres {
     await this.admin.query('CHECKPOINT');
   }
 
+  /** Sets what is read again on reload, on a server of our own; whether it did. */
+  async set(name: string, value: string): Promise<boolean> {
+    if (this.server === undefined) return false;
+    await this.admin.query(`ALTER SYSTEM SET ${name} = '${value}'`);
+    await this.admin.query('SELECT pg_reload_conf()');
+    return true;
+  }
+
+  /** Takes back what was set. */
+  async reset(name: string): Promise<void> {
+    await this.admin.query(`ALTER SYSTEM RESET ${name}`);
+    await this.admin.query('SELECT pg_reload_conf()');
+  }
+
   async stop(): Promise<void> {
     try {
       // A server of our own takes its data with it.
