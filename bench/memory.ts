@@ -2,8 +2,14 @@
  * Question: does the library keep memory, and what does a waiting duplicate cost?
  *
  * Variants: 200,000 requests, first ones and replays in turns, with the memory of the application after a garbage collection
- * from time to time. And 1,000 duplicates that wait for one request, beside 1,000 requests that are kept waiting by a handler
- * without this library: what is left when those are taken away is the library's, the rest is sockets and HTTP.
+ * from time to time. And, in an application of its own each time:
+ *
+ * - 1,000 duplicates that wait for one request;
+ * - 1,000 requests that a handler without this library keeps waiting just as long: sockets, HTTP, Nest and the adapter. What
+ *   remains when those are taken away is the library's;
+ * - 1,000 connections on which nothing is asked: the part that any server pays.
+ *
+ * Only the application's process counts: the clients' ends of the connections are in another one.
  *
  * To be reached: no growth; under 20 MB for the 1,000.
  *
@@ -30,7 +36,7 @@ const KNOBS = {
   side: 'transaction',
   adapter: 'express',
   node: '24',
-  'warm-up': 1500,
+  'warm-up': 4000,
 } as const;
 
 type Knobs = Settings<typeof KNOBS>;
@@ -67,6 +73,7 @@ async function run(stage: Stage, flags: readonly string[]): Promise<BenchmarkRes
 
   const held = await whileWaiting(stage, database, knobs, '/extras/held');
   const bare = await whileWaiting(stage, database, knobs, '/extras/held-bare');
+  const idle = await whileConnected(stage, database, knobs);
   const library = difference(held, bare);
   console.log(
     table(
@@ -75,6 +82,7 @@ async function run(stage: Stage, flags: readonly string[]): Promise<BenchmarkRes
         ['duplicates', held.heap_mb, held.rss_mb],
         ['requests of a handler without this library', bare.heap_mb, bare.rss_mb],
         ['the difference', library.heap_mb, library.rss_mb],
+        ['connections alone', idle.heap_mb, idle.rss_mb],
       ],
     ),
   );
@@ -83,7 +91,7 @@ async function run(stage: Stage, flags: readonly string[]): Promise<BenchmarkRes
     settings: knobs,
     steps,
     growth_per_100k: growth,
-    waiting: { duplicates: held, bare, library },
+    waiting: { duplicates: held, bare, library, connections: idle },
     target_mb: TARGET_MB,
   };
 }
@@ -114,14 +122,42 @@ function growthOf(steps: readonly (Memory & { requests: number })[]): Memory {
 /** A new process each time: one that was larger before would not have to grow. */
 async function whileWaiting(stage: Stage, database: Database, knobs: Knobs, path: string): Promise<Memory> {
   const app = await start(stage, database, knobs);
+  // What the first ones compile is not what the others cost.
+  await hold(stage, app, path, Math.ceil(knobs.waiting / 20), () => Promise.resolve());
   const before = await memoryOf(app);
-  const count = knobs.waiting;
-  const source = { kind: 'same', body: '{}', key: `held ${path}` } as const;
+  const during = await hold(stage, app, path, knobs.waiting, () => memoryOf(app));
+  await app.end();
+  return difference(during, before);
+}
+
+/** Does something while so many requests wait. */
+async function hold<Done>(
+  stage: Stage,
+  app: App,
+  path: string,
+  count: number,
+  work: () => Promise<Done>,
+): Promise<Done> {
+  const source = { kind: 'same', body: '{}', key: `${count} held by ${path}` } as const;
   const load = stage.load.start(app, { path, connections: count, requests: count, source });
   load.result.catch(() => undefined);
   await untilAllWait(app, count);
-  const during = await memoryOf(app);
+  const done = await work();
   await app.ask('release');
+  await load.result;
+  return done;
+}
+
+async function whileConnected(stage: Stage, database: Database, knobs: Knobs): Promise<Memory> {
+  const app = await start(stage, database, knobs);
+  const before = await memoryOf(app);
+  // The first request is due at once, the next one long after this has ended.
+  const source = { kind: 'first', wallets: WALLETS } as const;
+  const load = stage.load.start(app, { path: '/orders', connections: knobs.waiting, rate: 0.001, source });
+  load.result.catch(() => undefined);
+  await untilAllWait(app, knobs.waiting);
+  const during = await memoryOf(app);
+  load.end();
   await load.result;
   await app.end();
   return difference(during, before);
