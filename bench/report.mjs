@@ -11,6 +11,14 @@ const PAGES = ['docs/performance.md', 'README.md'];
 const CONNECTIONS = 16;
 const REDIS = 'node-idempotency-redis';
 
+/** What the four kinds of requests in a growing table are. */
+const WORKLOADS = {
+  first: 'first, random keys',
+  'first-by-time': 'first, keys by time',
+  replay: 'replay of a moment ago',
+  'replay-any': 'replay of any record',
+};
+
 /** For each marker: the results it is made of, the command that makes them, and the Markdown. */
 const PARTS = {
   throughput: { files: ['latest'], command: 'npm run bench', render: ([latest]) => throughput(latest) },
@@ -187,8 +195,10 @@ function latency({ machine, settings, results }) {
   );
 }
 
-function growth({ machine, settings, results, ratios }) {
+function growth({ machine, settings, results, ratios, by_time_over_random: byTime, target }) {
   const { rounds, seconds, connections, side, adapter, seed } = settings;
+  // Older results have the ratios of two workloads, of which replays were those of any record in one table alone.
+  if (!Array.isArray(ratios)) return `Not measured yet in this form: \`npm run bench -- growth\`.`;
   return paragraphs(
     told(
       machine,
@@ -196,52 +206,69 @@ function growth({ machine, settings, results, ratios }) {
     ),
     table(
       [
-        'live records',
-        'table and indexes, MB',
-        'phase',
-        'requests/s',
-        'p50 ms',
-        'p99 ms',
-        'CPU ms app',
-        'db',
-        'log, bytes per request',
+        ...['requests', 'live records', 'table and indexes, MB', 'requests/s'],
+        ...['p50 ms', 'p99 ms', 'CPU ms app', 'db', 'log, bytes per request'],
       ],
       results.map((each) => [
-        ...[each.records, each.size_mb, each.phase, each.rps, each.p50_ms, each.p99_ms],
-        ...[each.cpu_app_ms, each.cpu_db_ms, each.wal_bytes],
+        ...[WORKLOADS[each.phase], each.records, each.size_mb, each.rps],
+        ...[each.p50_ms, each.p99_ms, each.cpu_app_ms, each.cpu_db_ms, each.wal_bytes],
       ]),
     ),
-    `Throughput of the full table over that of the empty one, median of the rounds: first requests **${number(ratios.first)}**, ` +
-      `replays **${number(ratios.replay)}**. To be reached: ${ratios.target}.`,
+    'Throughput of the full table over that of the nearly empty one in the same round:',
+    table(
+      ['requests', 'median', 'lowest to highest'],
+      ratios.map(({ phase, rps, spread }) => [WORKLOADS[phase], rps, range(spread)]),
+    ),
+    `In the full table, first requests with keys by time over those with random ones: **${number(byTime.rps)}** ` +
+      `(${range(byTime.spread)}). To be reached by first requests with random keys and by replays of a moment ago: ${target}.`,
   );
 }
 
-function purge({ machine, settings, results, p99_ratio: ratio, target }) {
-  const { records, rate, side, adapter } = settings;
+function purge({ machine, settings, results, p99, target }) {
+  const { records, rate, side, adapter, naptime } = settings;
+  // Older results have one measurement without purge in each cycle, and no bloat.
+  if (p99 === undefined) return `Not measured yet in this form: \`npm run bench -- purge\`.`;
+  const last = results.at(-1);
   return paragraphs(
     told(
       machine,
-      `Side \`${side}\` on ${adapter}; ${number(records)} expired records, ${rate} requests a second.`,
+      `Side \`${side}\` on ${adapter}; ${number(records)} expired records, ${rate} requests a second` +
+        `${naptime === null ? '' : `; autovacuum_naptime ${naptime} s`}.`,
     ),
     table(
       [
-        ...['cycle', 'p50 ms quiet', 'with purge', 'p99 ms quiet', 'with purge', 'deleted per second'],
-        ...['table MB filled', 'left', 'indexes MB filled', 'left', 'free in the table, %', 'vacuumed by'],
+        ...['cycle', 'p50 ms without', 'with purge', 'p99 ms before', 'with purge', 'after', 'with vacuum'],
+        ...['purge s', 'deleted per second'],
       ],
       results.map((each) => [
-        ...[
-          each.cycle,
-          each.p50_quiet_ms,
-          each.p50_purge_ms,
-          each.p99_quiet_ms,
-          each.p99_purge_ms,
-          each.deleted_per_s,
-        ],
-        ...[each.filled_table_mb, each.left_table_mb, each.filled_index_mb, each.left_index_mb],
-        ...[each.free_percent, each.vacuumed_by],
+        ...[each.cycle, each.p50_quiet_ms, each.p50_purge_ms, each.p99_before_ms, each.p99_purge_ms],
+        ...[each.p99_after_ms, each.p99_vacuum_ms, each.purge_s, each.deleted_per_s],
       ]),
     ),
-    `p99 with purge over p99 without, median of the cycles: **${number(ratio)}**. To be reached: at most ${target}.`,
+    `p99 with purge over p99 without, median of the cycles: **${number(p99.ratio)}** (${range(ends(p99.ratios))}); of all ` +
+      `requests of all cycles together: **${number(p99.pooled_ratio)}** (${number(p99.pooled_purge_ms)} over ` +
+      `${number(p99.pooled_quiet_ms)} ms). To be reached: at most ${target}. After over before, both without purge: ` +
+      `${range(ends(p99.quiet_ratios))}.`,
+    table(
+      [
+        ...['cycle', 'records filled', 'left', 'table MB filled', 'left', 'indexes MB filled', 'left'],
+        ...[
+          'bloat of the table',
+          'of the indexes',
+          'dead rows left',
+          'free in the table, %',
+          'vacuumed by',
+          'in s',
+        ],
+      ],
+      results.map((each) => [
+        ...[each.cycle, each.filled_records, each.left_records, each.filled_table_mb, each.left_table_mb],
+        ...[each.filled_index_mb, each.left_index_mb, each.table_bloat, each.index_bloat],
+        ...[each.dead_rows, each.free_percent, each.vacuumed_by, each.vacuum_s],
+      ]),
+    ),
+    `Bytes for each record when filled, last cycle over first: table **${number(last.table_bloat, false)}**, indexes ` +
+      `**${number(last.index_bloat, false)}**.`,
   );
 }
 
@@ -266,6 +293,8 @@ function memory({ machine, settings, steps, growth_per_100k: per100k, waiting, t
         ['duplicates', waiting.duplicates],
         ['requests of a handler without this library', waiting.bare],
         ['the difference', waiting.library],
+        // Older results have not.
+        ...(waiting.connections ? [['connections on which nothing is asked', waiting.connections]] : []),
       ].map(([what, { heap_mb: heap, rss_mb: rss }]) => [what, heap, rss]),
     ),
     `To be reached: no growth, and under ${target} MB.`,
@@ -312,6 +341,14 @@ function told({ cpu: model, cores, memory_gb: memoryGb, kernel, postgres, redis 
 
 function usual(counts) {
   return counts.includes(CONNECTIONS) ? CONNECTIONS : counts[counts.length >> 1];
+}
+
+function ends(values) {
+  return [Math.min(...values), Math.max(...values)];
+}
+
+function range([lowest, highest]) {
+  return `${number(lowest, false)} – ${number(highest, false)}`;
 }
 
 /** pgbench has neither adapter nor Node.js. */
