@@ -104,7 +104,9 @@ async function overTime(stage: Stage, database: Database, knobs: Knobs) {
   for (let step = 1; step <= knobs.steps; step++) {
     await stage.load.run(app, { ...load, source: { kind: 'first', wallets: WALLETS }, remember: true });
     await stage.load.run(app, { ...load, source: { kind: 'again' } });
-    steps.push({ requests: (step * knobs.requests) / knobs.steps, ...(await memoryOf(app)) });
+    const requests = (step * knobs.requests) / knobs.steps;
+    steps.push({ requests, ...(await memoryOf(app)) });
+    console.error(`${requests} of ${knobs.requests} requests`);
   }
   await app.end();
   return steps;

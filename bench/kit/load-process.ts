@@ -43,7 +43,8 @@ async function answer(id: number, load: Load): Promise<void> {
     reply = { id, failure: error instanceof Error ? error.message : String(error) };
   }
   running.delete(id);
-  process.send?.(reply);
+  // Whoever asked may be gone by now.
+  process.send?.(reply, () => undefined);
 }
 
 async function perform(id: number, load: Load): Promise<LoadResult> {
