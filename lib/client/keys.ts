@@ -33,16 +33,18 @@ export interface KeyRules {
 }
 
 /**
- * The default: a random UUID (version 4), another for every call. Two calls are two writes, a double click included.
+ * The default: a random UUID of version 7, another for every call. Two calls are two writes, a double click included.
+ *
+ * It begins with the time in milliseconds, followed by 74 random bits (RFC 9562, 5.7): keys of the same time lie next to each
+ * other in the server's index, which stays cheap to write however large it grows. A clock that is wrong does no harm.
  */
 export function randomKey(): KeyStrategy<unknown> {
   return () => {
-    // Browsers have randomUUID on https: and localhost alone.
-    if (typeof crypto.randomUUID === 'function') return crypto.randomUUID();
     const bytes = crypto.getRandomValues(new Uint8Array(16));
-    bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
+    bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x70;
     bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
-    return hex(bytes).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+    const time = Date.now().toString(16).padStart(12, '0');
+    return `${time}${hex(bytes.subarray(6))}`.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
   };
 }
 

@@ -9,7 +9,7 @@ import {
   type KeyInput,
 } from '../../../lib/client/keys.js';
 
-const UUID_V4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
 const platform = Object.getOwnPropertyDescriptor(globalThis, 'crypto')!;
 
@@ -24,22 +24,29 @@ function withoutSecureContext(): void {
 }
 
 describe('randomKey', () => {
-  it('is a UUID of version 4, another one for each call', async () => {
+  it('is a UUID of version 7, another one for each call', async () => {
     const strategy = randomKey();
     const keys = await Promise.all(Array.from({ length: 1_000 }, async () => strategy({})));
-    for (const key of keys) expect(key).toMatch(UUID_V4);
+    for (const key of keys) expect(key).toMatch(UUID_V7);
     expect(new Set(keys).size).toBe(1_000);
+    // Each of the four variants that the standard allows, and of the random digits.
+    expect(new Set(keys.map((key) => key[19]))).toEqual(new Set(['8', '9', 'a', 'b']));
+    for (const place of [15, 16, 17, 20, 35]) {
+      expect(new Set(keys.map((key) => key[place])).size).toBe(16);
+    }
   });
 
-  it('is one also where a browser has no randomUUID', async () => {
+  it('begins with the time', async () => {
+    const [before, key, after] = [Date.now(), await randomKey()({}), Date.now()];
+    const time = parseInt(key.replaceAll('-', '').slice(0, 12), 16);
+    expect(time).toBeGreaterThanOrEqual(before);
+    expect(time).toBeLessThanOrEqual(after);
+  });
+
+  it('is one also where a browser has little of Web Crypto', async () => {
     withoutSecureContext();
     expect(crypto.randomUUID).toBeUndefined();
-    const keys = await Promise.all(Array.from({ length: 1_000 }, async () => randomKey()({})));
-    for (const key of keys) expect(key).toMatch(UUID_V4);
-    expect(new Set(keys).size).toBe(1_000);
-    // Each of the four variants that the standard allows, and of the digits elsewhere.
-    expect(new Set(keys.map((key) => key[19]))).toEqual(new Set(['8', '9', 'a', 'b']));
-    expect(new Set(keys.map((key) => key[0])).size).toBe(16);
+    expect(await randomKey()({})).toMatch(UUID_V7);
   });
 });
 
