@@ -3,35 +3,7 @@ import type { Identity } from '../core/identity.js';
 import type { IsolationLevel } from '../core/store.js';
 
 /** Every statement this library sends, by name, for one table. Parameters are named in the comments' order. */
-export interface Statements {
-  readonly begin: (isolation: IsolationLevel | undefined) => string;
-  readonly look: string;
-  readonly lock: string;
-  /** The same with its values in its text, so that it can travel with BEGIN where a connection sends nothing at once. */
-  readonly lockNow: (lock: string, maxDuration: number) => string;
-  readonly existing: string;
-  /** The same for what is looked for, like `lockNow`. */
-  readonly existingNow: (identity: Identity) => string;
-  readonly record: string;
-  readonly claim: string;
-  readonly takeOver: string;
-  readonly complete: string;
-  readonly extend: string;
-  readonly completeLease: string;
-  readonly lapse: string;
-  readonly free: string;
-  /** $1 lock number, $2 maximum duration. */
-  readonly fenceLock: string;
-  readonly fence: string;
-  readonly fenceSnapshot: string;
-  readonly find: string;
-  readonly list: string;
-  readonly releaseRecord: string;
-  readonly settleRecord: string;
-  readonly purge: string;
-  /** The table as `regclass` input. */
-  readonly table: string;
-}
+export type Statements = ReturnType<typeof statementsFor>;
 
 export const SAVEPOINT = 'SAVEPOINT idempotency_handler';
 export const ROLLBACK_TO_SAVEPOINT = 'ROLLBACK TO SAVEPOINT idempotency_handler';
@@ -49,17 +21,22 @@ const RECORDED =
 const REMAINING = `(extract(epoch FROM locked_until - clock_timestamp()) * 1000)::float8`;
 
 /** The statements for a table of that name; without a schema, the connection's search_path finds it. */
-export function statementsFor(name: string, schema: string | undefined, serverVersion: number): Statements {
+export function statementsFor(name: string, schema: string | undefined, serverVersion: number) {
   const quoted = pg.escapeIdentifier(name);
   const table = schema === undefined ? quoted : `${pg.escapeIdentifier(schema)}.${quoted}`;
   return {
+    /** As `regclass` input. */
     table,
-    begin: (isolation) => (isolation ? `BEGIN ISOLATION LEVEL ${isolation} READ WRITE` : 'BEGIN READ WRITE'),
+    begin: (isolation: IsolationLevel | undefined): string =>
+      isolation ? `BEGIN ISOLATION LEVEL ${isolation} READ WRITE` : 'BEGIN READ WRITE',
     look: look(table),
     lock: lock(serverVersion, '$1::bigint', '$2'),
-    lockNow: (number, maxDuration) => lock(serverVersion, `${BigInt(number)}::bigint`, `'${maxDuration}'`),
+    /** The same with its values in its text, so that it can travel with BEGIN where a connection sends nothing at once. */
+    lockNow: (number: string, maxDuration: number): string =>
+      lock(serverVersion, `${BigInt(number)}::bigint`, `'${maxDuration}'`),
     existing: existing(table, '$1', '$2', '$3'),
-    existingNow: ({ client, endpoint, key }) =>
+    /** The same for what is looked for, like `lockNow`. */
+    existingNow: ({ client, endpoint, key }: Identity): string =>
       existing(table, literal(client), literal(endpoint), literal(key)),
     record: record(table),
     claim: claim(table, serverVersion),
@@ -69,6 +46,7 @@ export function statementsFor(name: string, schema: string | undefined, serverVe
     completeLease: completeLease(table),
     lapse: lapse(table),
     free: free(table),
+    /** $1 lock number, $2 maximum duration. */
     fenceLock: fenceLock(serverVersion),
     fence: fence(table),
     fenceSnapshot: fenceSnapshot(table),
@@ -383,13 +361,20 @@ SELECT guard.free, EXISTS (SELECT FROM settled) AS done,
 }
 
 /*
- * $1 batch size. now() rather than clock_timestamp(), because only a stable function can use the index on expires_at;
- * in a transaction of one statement they are the same.
+ * $1 batch size, $2 the expiry from which on to look: what the batch before answered with, `-infinity` for the first. Otherwise
+ * each batch would read again past all that those before have deleted, for as long as an older snapshot, such as a backup's,
+ * keeps the index from forgetting it.
+ *
+ * now() rather than clock_timestamp(), because only a stable function can use the index on expires_at; in a transaction of one
+ * statement they are the same. The expiry is text, because a Date has no microseconds.
  */
 function purge(table: string): string {
   return `
 WITH expired AS MATERIALIZED (
-  SELECT ctid FROM ${table} WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+  SELECT ctid FROM ${table} WHERE expires_at >= $2::timestamptz AND expires_at <= now()
+   ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+), deleted AS (
+  DELETE FROM ${table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM expired)) RETURNING expires_at
 )
-DELETE FROM ${table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM expired))`;
+SELECT count(*)::integer AS records, max(expires_at)::text AS until FROM deleted`;
 }

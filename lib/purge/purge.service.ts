@@ -6,12 +6,19 @@ import type { Notify } from '../core/events.js';
 /** What the purge works on. Times are milliseconds. */
 export interface PurgeTarget {
   readonly dataSource: DataSource;
-  /** Deletes one batch; its parameter is the size. */
+  /** Deletes one batch; its parameters are the size, and the expiry that the batch before has come to. */
   readonly statement: string;
   readonly batchSize: number;
   /** Undefined where the timer is off. */
   readonly interval: number | undefined;
   readonly notify: Notify;
+}
+
+/** What a batch has deleted, and how far it has come. */
+interface Batch {
+  readonly records: number;
+  /** The last expiry in it; null where it deleted nothing. */
+  readonly until: string | null;
 }
 
 /** Runs spread over a tenth of the interval to either side, so that instances started together drift apart. */
@@ -58,9 +65,10 @@ export class IdempotencyPurgeService implements OnApplicationBootstrap, BeforeAp
   async #purge(): Promise<number> {
     const { dataSource, statement, batchSize, notify } = this.target();
     let total = 0;
-    for (let deleted = batchSize; deleted === batchSize && !this.#stopped; total += deleted) {
-      const [, count] = await dataSource.query<[unknown[], number]>(statement, [batchSize]);
-      deleted = count;
+    let batch: Batch = { records: batchSize, until: '-infinity' };
+    while (batch.records === batchSize && !this.#stopped) {
+      [batch] = await dataSource.query<[Batch]>(statement, [batchSize, batch.until]);
+      total += batch.records;
     }
     notify({ type: 'purged', records: total });
     return total;

@@ -223,7 +223,8 @@ describe('the statements of who holds an identity', () => {
   });
 
   describe('purge', () => {
-    const purge = async (batch: number): Promise<number> => (await send('purge', [batch])).rowCount ?? 0;
+    const purge = async (batch: number): Promise<unknown> =>
+      (await send('purge', [batch, '-infinity'])).rows[0]?.['records'];
 
     it('deletes what has expired, in batches, and passes over what somebody holds', async () => {
       await bench.insertNeighbours({ status: 'completed', expires: '-1 second' });

@@ -330,7 +330,13 @@ const fences = [
 
 const others = [
   { within: 'purge', name: 'waits for locked rows', from: ' SKIP LOCKED', to: '' },
-  { within: 'purge', name: 'deletes what is live', from: ' WHERE expires_at <= now()', to: '' },
+  { within: 'purge', name: 'deletes what is live', from: ' AND expires_at <= now()', to: '' },
+  {
+    within: 'purge',
+    name: 'begins anew with each batch',
+    from: 'expires_at >= $2::timestamptz',
+    to: '$2::timestamptz IS NOT NULL',
+  },
   { within: 'purge', name: 'no batches', from: ' LIMIT $1', to: ' LIMIT $1 + 1000000' },
   { within: 'releaseRecord', name: 'ignores the lock', from: 'guard.free AND ', to: '' },
   { within: 'releaseRecord', name: 'releases what runs', from: "status <> 'processing' OR", to: 'true OR' },
