@@ -1,7 +1,7 @@
 import type { ClientBase, Connection, Submittable } from 'pg';
 
 /** What a parameter may be. */
-export type Value = string | number | Date | Buffer | null;
+type Value = string | number | Date | Buffer | null;
 
 /** One statement with its parameters. */
 export interface Statement {
