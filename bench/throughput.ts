@@ -50,8 +50,12 @@ type Measurements = Map<Subject, Sample[]>;
 /** The Node.js that gets all numbers of connections is the first; this is the number for the others. */
 const CONNECTIONS_OF_OTHERS = 16;
 
-/** Sides whose statements are sent without an application as well. */
-const CEILINGS = ['bare', 'transaction'];
+/** Sides whose statements are sent without an application as well, as they are sent by it: parsed each time, or prepared. */
+const CEILINGS: readonly CeilingSide[] = [
+  { side: 'bare', prepared: false },
+  { side: 'transaction', prepared: false },
+  { side: 'transaction-tuned', prepared: true },
+];
 
 export const throughput: Benchmark = {
   name: 'throughput',
@@ -86,7 +90,7 @@ async function run(stage: Stage, flags: readonly string[]): Promise<BenchmarkRes
 export async function measureThroughput(
   stage: Stage,
   knobs: Knobs,
-  ceilingSides: readonly string[],
+  ceilingSides: readonly CeilingSide[],
 ): Promise<{ seed: number; results: Result[] }> {
   const seed = chooseSeed(knobs.seed);
   if (knobs.sides.includes('node-idempotency-redis') && !hasRedis()) {
@@ -185,6 +189,11 @@ async function measureRounds({ stage, database, apps, knobs, measurements, rando
   }
 }
 
+interface CeilingSide {
+  readonly side: string;
+  readonly prepared: boolean;
+}
+
 interface Ceiling extends Measured {
   readonly script: PgbenchScript;
   readonly samples: Sample[];
@@ -194,11 +203,11 @@ async function ceilingsOf(
   stage: Stage,
   database: Database,
   { sides, connections }: Knobs,
-  ceilingSides: readonly string[],
+  ceilingSides: readonly CeilingSide[],
 ): Promise<Ceiling[]> {
   const ceilings: Ceiling[] = [];
-  for (const side of ceilingSides.filter((name) => sides.includes(name))) {
-    const script = await scriptOf(stage, database, side);
+  for (const { side, prepared } of ceilingSides.filter((ceiling) => sides.includes(ceiling.side))) {
+    const script = await scriptOf(stage, database, side, prepared);
     for (const count of connections) {
       const subject = { side: `pgbench: ${side}`, phase: 'first', adapter: 'none', node: 'none' } as const;
       ceilings.push({ ...subject, connections: count, script, samples: [] });

@@ -7,8 +7,7 @@ const statements: TracedStatement[] = [];
 export function startTrace(): void {
   const query = Reflect.get(pg.Client.prototype, 'query') as (...parameters: unknown[]) => unknown;
   Reflect.set(pg.Client.prototype, 'query', function (this: unknown, ...parameters: unknown[]): unknown {
-    const statement = statementOf(parameters);
-    if (statement !== undefined) statements.push(statement);
+    statements.push(...statementsOf(parameters));
     return query.apply(this, parameters);
   });
 }
@@ -18,10 +17,12 @@ export function takeTrace(): TracedStatement[] {
   return statements.splice(0);
 }
 
-function statementOf([first, second]: unknown[]): TracedStatement | undefined {
-  if (typeof first === 'string') return { text: first, values: textsOf(second) };
-  const { text, values } = (first ?? {}) as { text?: unknown; values?: unknown };
-  return typeof text === 'string' ? { text, values: textsOf(values ?? second) } : undefined;
+function statementsOf([first, second]: unknown[]): TracedStatement[] {
+  if (typeof first === 'string') return [{ text: first, values: textsOf(second) }];
+  const { statements: several, text, values } = (first ?? {}) as Partial<Record<string, unknown>>;
+  // What the library sends in one piece.
+  if (Array.isArray(several)) return several.flatMap((statement) => statementsOf([statement]));
+  return typeof text === 'string' ? [{ text, values: textsOf(values ?? second) }] : [];
 }
 
 function textsOf(values: unknown): (string | null)[] {

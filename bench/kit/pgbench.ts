@@ -26,6 +26,8 @@ export function hasPgbench(): boolean {
 /** What pgbench is to send again and again: a script, and the values in it that are always the same. */
 export interface PgbenchScript {
   readonly side: string;
+  /** Whether each session parses and plans the statements once. */
+  readonly prepared: boolean;
   readonly text: string;
   readonly constants: readonly string[];
 }
@@ -34,7 +36,12 @@ export interface PgbenchScript {
  * Has one request handled by an application of that side, and makes a script of the statements that it sent, with another key,
  * lock, reference and wallet in each run of it. So the script is what the library sends, and stays it.
  */
-export async function scriptOf(stage: Stage, database: Database, side: string): Promise<PgbenchScript> {
+export async function scriptOf(
+  stage: Stage,
+  database: Database,
+  side: string,
+  prepared = false,
+): Promise<PgbenchScript> {
   const app = await stage.app({ side, adapter: 'express', database, node: thisNode, trace: true });
   try {
     const source = { kind: 'first', wallets: 1 } as const;
@@ -44,13 +51,16 @@ export async function scriptOf(stage: Stage, database: Database, side: string): 
     await app.ask('trace');
     const { body } = await stage.load.run(app, { ...load, requests: 1 });
     const { reference } = JSON.parse(body) as { reference: string };
-    return scriptFrom(side, await app.ask('trace'), reference);
+    return { side, prepared, ...scriptFrom(await app.ask('trace'), reference) };
   } finally {
     await app.end();
   }
 }
 
-function scriptFrom(side: string, statements: readonly TracedStatement[], key: string): PgbenchScript {
+function scriptFrom(
+  statements: readonly TracedStatement[],
+  key: string,
+): Pick<PgbenchScript, 'text' | 'constants'> {
   const constants: string[] = [];
   const lines = statements.map(({ text, values }, index) =>
     // A record is of the transaction in which it is written: here that of pgbench, and not the traced one.
@@ -77,7 +87,7 @@ function scriptFrom(side: string, statements: readonly TracedStatement[], key: s
     '\\set key random(1, 9000000000000000000)',
     '\\set lock random(1, 9000000000000000000)',
   ];
-  return { side, text: [...random, ...lines.map((line) => `${line.trim()};`)].join('\n'), constants };
+  return { text: [...random, ...lines.map((line) => `${line.trim()};`)].join('\n'), constants };
 }
 
 /** The one number of that size is the advisory lock's. */
@@ -108,7 +118,7 @@ export async function runPgbench(
       'pgbench',
       [
         '--no-vacuum',
-        '--protocol=extended',
+        `--protocol=${script.prepared ? 'prepared' : 'extended'}`,
         `--client=${Math.min(connections, POOL)}`,
         `--time=${seconds}`,
         '--log',
