@@ -24,9 +24,10 @@ const DECODERS: Readonly<Record<string, Decode | undefined>> = {
  * @returns undefined when it is larger than `maxSize` bytes.
  */
 export async function inIdentityCoding(answer: Answer, maxSize: number): Promise<Answer | undefined> {
-  const { 'content-encoding': coding, ...headers } = answer.headers;
+  const coding = answer.headers['content-encoding'];
   const decode = typeof coding === 'string' ? DECODERS[coding.toLowerCase()] : undefined;
   if (!decode) return answer;
+  const { 'content-encoding': _, ...headers } = answer.headers;
   try {
     return { ...answer, headers, body: await decode(answer.body, { maxOutputLength: maxSize }) };
   } catch (error) {

@@ -15,15 +15,16 @@ const OFF: ResponseHeaderNames = { key: false, replayed: false, createdAt: false
 export class ResponseHeaders {
   /** In lower case, as everything here. */
   readonly names: readonly string[];
+  readonly #lower: ResponseHeaderNames;
   /** As they are written. */
   readonly byMeaning: ResponseHeaderNames;
 
   /** Options of module, controller and method, in that order. */
   constructor(layers: readonly (false | ResponseHeaderOptions | undefined)[]) {
     this.byMeaning = layers.reduce<ResponseHeaderNames>(narrowed, DEFAULT_NAMES);
-    this.names = Object.values(this.byMeaning)
-      .filter((name) => name !== false)
-      .map((name) => name.toLowerCase());
+    const { key, replayed, createdAt } = this.byMeaning;
+    this.#lower = { key: lower(key), replayed: lower(replayed), createdAt: lower(createdAt) };
+    this.names = Object.values(this.#lower).filter((name) => name !== false);
   }
 
   /** For every answer to a request whose key is acceptable; `key` is undefined where a header cannot carry it. */
@@ -42,9 +43,13 @@ export class ResponseHeaders {
   }
 
   #header(which: keyof ResponseHeaderOptions, value: string): OutgoingHttpHeaders {
-    const name = this.byMeaning[which];
-    return name === false ? {} : { [name.toLowerCase()]: value };
+    const name = this.#lower[which];
+    return name === false ? {} : { [name]: value };
   }
+}
+
+function lower(name: string | false): string | false {
+  return name && name.toLowerCase();
 }
 
 /** A name that two headers would share. */

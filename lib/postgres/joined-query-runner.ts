@@ -47,29 +47,27 @@ export function joinRunner(runner: QueryRunner, frame: TransactionFrame, client:
   const sendQuery = runner.query.bind(runner) as Send;
   const sendStream = runner.stream.bind(runner) as Send;
   const joined = new JoinedRunner(runner, frame, sendQuery);
-  const overrides: Omit<RunnerInternals, 'isReleased' | 'broadcaster'> = {
-    databaseConnection: client,
-    // Otherwise TypeORM would wrap each save() in a transaction of its own.
-    isTransactionActive: true,
-    transactionDepth: 1,
-    data: frame.data,
-    query: async (...args) => {
-      await joined.turn();
-      return sendQuery(...args);
-    },
-    stream: async (...args) => {
-      await joined.turn();
-      return sendStream(...args);
-    },
-    startTransaction: async (isolation) => {
-      await joined.start(isolation, false);
-    },
-    commitTransaction: () => joined.commit(),
-    rollbackTransaction: () => joined.rollback(),
-    release: () => joined.release(),
-    [Symbol.asyncDispose]: () => joined.dispose(),
+  const internals = runner as unknown as RunnerInternals;
+  internals.databaseConnection = client;
+  // Otherwise TypeORM would wrap each save() in a transaction of its own.
+  internals.isTransactionActive = true;
+  internals.transactionDepth = 1;
+  internals.data = frame.data;
+  internals.query = async (...args) => {
+    await joined.turn();
+    return sendQuery(...args);
   };
-  Object.assign(runner, overrides);
+  internals.stream = async (...args) => {
+    await joined.turn();
+    return sendStream(...args);
+  };
+  internals.startTransaction = async (isolation) => {
+    await joined.start(isolation, false);
+  };
+  internals.commitTransaction = () => joined.commit();
+  internals.rollbackTransaction = () => joined.rollback();
+  internals.release = () => joined.release();
+  internals[Symbol.asyncDispose] = () => joined.dispose();
   runners.set(runner, joined);
   return runner;
 }

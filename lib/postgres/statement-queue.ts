@@ -29,9 +29,9 @@ export class StatementQueue {
   /** The connection as the handler's ORM sees it: everything but `query` is the client's own. */
   guard(client: ClientBase): ClientBase {
     const send = client.query.bind(client) as unknown as Send;
-    return Object.create(client, {
-      query: { value: (...args: unknown[]) => this.#query(send, args) },
-    }) as ClientBase;
+    const guarded = Object.create(client) as { query: Send };
+    guarded.query = (...args) => this.#query(send, args);
+    return guarded as unknown as ClientBase;
   }
 
   /** Refuses every statement that has not been sent yet, and resolves when the one under way has ended. */
