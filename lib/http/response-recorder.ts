@@ -1,4 +1,4 @@
-import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import { ServerResponse, type OutgoingHttpHeader, type OutgoingHttpHeaders } from 'node:http';
 import type { Readable } from 'node:stream';
 import { hold, restore, type ResponseHolder, type Wrappers } from './held-response.js';
 
@@ -12,6 +12,14 @@ export interface Answer {
 
 /** How the held response ended: with `end`, or because its source or its writer gave up. */
 export type HeldEnd = 'ended' | 'broken';
+
+/** As node:http has it, and nobody has wrapped it. */
+const END: unknown = Reflect.get(ServerResponse.prototype, 'end');
+/**
+ * Bytes of a body that leave in one write with the head: node:http puts both together where the body is text. In latin1 each byte
+ * is a character, so that the same bytes are sent.
+ */
+const ONE_WRITE = 16_384;
 
 type Head = Pick<Answer, 'status' | 'statusMessage' | 'headers'>;
 type Callback = () => void;
@@ -103,8 +111,10 @@ export class ResponseRecorder implements ResponseHolder {
     this.raw.statusCode = status;
     // That of the held response must not stay; without one Node takes the standard one.
     this.raw.statusMessage = statusMessage ?? '';
-    if (body.length > 0) this.raw.end(body);
-    else this.raw.end();
+    if (body.length === 0) this.raw.end();
+    else if (this.raw.end === END && body.length <= ONE_WRITE)
+      this.raw.end(body.toString('latin1'), 'latin1');
+    else this.raw.end(body);
   }
 
   // What follows is done to the held response.

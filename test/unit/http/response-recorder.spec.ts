@@ -293,6 +293,63 @@ describe('a recorded response', () => {
     expect((await sendRequest(url)).text).toBe('first');
   });
 
+  describe('of bytes of every value', () => {
+    const received = async (): Promise<Buffer> => Buffer.from(await (await fetch(url)).arrayBuffer());
+    const allBytes = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
+    const send = (response: ServerResponse, body: Buffer): void => {
+      const recorder = new ResponseRecorder(response, Infinity, () => undefined);
+      recorder.send({ status: 200, headers: {}, body });
+    };
+
+    it('leaves in one write with its head', async () => {
+      let writes = 0;
+      const pieces: unknown[] = [];
+      respond = (response) => {
+        const socket = response.socket as unknown as Record<
+          '_write' | '_writev',
+          (...args: unknown[]) => void
+        >;
+        for (const method of ['_write', '_writev'] as const) {
+          const write = socket[method].bind(socket);
+          socket[method] = (...args) => {
+            writes += 1;
+            pieces.push(
+              ...(method === '_writev'
+                ? (args[0] as { chunk: string }[]).map(({ chunk }) => chunk)
+                : [args[0]]),
+            );
+            write(...args);
+          };
+        }
+        send(response, allBytes);
+      };
+      expect(await received()).toEqual(allBytes);
+      expect(writes).toBe(1);
+      // node:http ends with an empty piece.
+      expect(pieces.filter((piece) => piece !== '')).toHaveLength(1);
+    });
+
+    it('arrives also where it is large', async () => {
+      const large = Buffer.concat(Array.from({ length: 100 }, () => allBytes));
+      respond = (response) => send(response, large);
+      expect(await received()).toEqual(large);
+    });
+
+    it('is handed as bytes to what had wrapped the response', async () => {
+      const chunks: unknown[] = [];
+      respond = (response) => {
+        const end = response.end.bind(response) as (...args: unknown[]) => ServerResponse;
+        response.end = (...args: unknown[]) => {
+          chunks.push(args);
+          return end(...args);
+        };
+        send(response, allBytes);
+      };
+      expect(await received()).toEqual(allBytes);
+      expect(chunks).toEqual([[allBytes]]);
+    });
+  });
+
   describe('whose writer waits for it', () => {
     it('tells those who came after it was held, once, and the others when it is sent', async () => {
       const told: string[] = [];
