@@ -85,10 +85,16 @@ export function sendAtOnce(
   names: ReadonlyMap<string, string> = new Map(),
 ): Promise<Answers> {
   return new Promise((resolve) => {
+    const fail = (error: unknown): void => resolve({ results: [], sent: statements.length, error });
     const batch = new Batch(client, statements, names, (error, answers) =>
-      resolve(answers ?? { results: [], sent: statements.length, error }),
+      answers ? resolve(answers) : fail(error),
     );
-    client.query(batch);
+    try {
+      client.query(batch);
+    } catch (error) {
+      // Of something that wraps the client; by then the client may have sent it.
+      fail(error);
+    }
   });
 }
 

@@ -299,6 +299,23 @@ describe('statements that are sent at once', () => {
     expect(await notes()).toEqual(['a']);
   });
 
+  it('fail, and are not waited for any more, where something around the client throws', async () => {
+    const dataSource = new DataSource({ type: 'postgres', url: database.directUrl, poolSize: 1 });
+    await dataSource.initialize();
+    const connection = await PooledConnection.acquire(dataSource, 1_000, {
+      pipeline: true,
+      names: new Map(),
+    });
+    const thrown = new Error('no span');
+    const throwing = () => {
+      throw thrown;
+    };
+    Object.assign(connection.client, { query: throwing });
+    expect(await connection.send([BEGIN, COMMIT])).toEqual({ results: [], sent: 2, error: thrown });
+    connection.close();
+    await dataSource.destroy();
+  });
+
   describe('need a client that can', () => {
     const withMembers = (client: unknown, members: object): object =>
       Object.assign(Object.create((client as { connection: object }).connection) as object, members);
