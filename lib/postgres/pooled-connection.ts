@@ -59,17 +59,22 @@ export class PooledConnection {
     const { master } = dataSource.driver as unknown as PostgresPoolDriver;
     return new Promise((resolve, reject) => {
       let isLate = false;
-      const timer = setTimeout(() => {
-        isLate = true;
-        reject(new AcquireTimeoutError(timeout));
-      }, timeout);
+      let isAnswered = false;
+      let timer: NodeJS.Timeout | undefined;
       master.connect((error, client, release) => {
+        isAnswered = true;
         clearTimeout(timer);
         const connection = client && new PooledConnection(client, release, tuning);
         if (!connection) reject(error ?? new Error('the pool gave no connection'));
         else if (isLate) connection.release();
         else resolve(connection);
       });
+      // Behind what may throw, or answer at once, as a pool does that was ended.
+      if (isAnswered) return;
+      timer = setTimeout(() => {
+        isLate = true;
+        reject(new AcquireTimeoutError(timeout));
+      }, timeout);
     });
   }
 

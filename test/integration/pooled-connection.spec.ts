@@ -48,6 +48,15 @@ describe('a connection of the pool', () => {
     expect(await dataSource.query('SELECT 1 AS one')).toEqual([{ one: 1 }]);
   });
 
+  it('that is not to be had leaves no timer behind', async () => {
+    const timers = (): number => process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length;
+    const ended = await new DataSource({ type: 'postgres', url: database.url }).initialize();
+    await ended.destroy();
+    const before = timers();
+    await expect(PooledConnection.acquire(ended, 60_000)).rejects.toThrow();
+    expect(timers()).toBe(before);
+  });
+
   it('is given back once', async () => {
     const connection = await PooledConnection.acquire(dataSource, 1000);
     await connection.query('BEGIN');
