@@ -2,6 +2,7 @@ import { connect } from 'node:net';
 import type { ClientBase, Pool, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
 import { canSendAtOnce, sendAtOnce, type Answer, type Answers, type Statement } from './batch.js';
+import { failureOfPrepared } from './sqlstate.js';
 import { COMMIT, ROLLBACK } from './statements.js';
 import { PLAIN, type Tuning } from './tuning.js';
 
@@ -30,6 +31,8 @@ export class PooledConnection {
   #lost = false;
   #released = false;
   #committing = false;
+  /** Whether the session has not prepared, or not so, what node-postgres takes for prepared: that would fail each time. */
+  #stale = false;
   /** How to tell those who wait for an answer that there will be none: a discarded connection may stay open for a while. */
   readonly #waiting = new Set<(reason: Error) => void>();
   readonly #since = performance.now();
@@ -59,22 +62,23 @@ export class PooledConnection {
     const { master } = dataSource.driver as unknown as PostgresPoolDriver;
     return new Promise((resolve, reject) => {
       let isLate = false;
-      let isAnswered = false;
-      let timer: NodeJS.Timeout | undefined;
-      master.connect((error, client, release) => {
-        isAnswered = true;
-        clearTimeout(timer);
-        const connection = client && new PooledConnection(client, release, tuning);
-        if (!connection) reject(error ?? new Error('the pool gave no connection'));
-        else if (isLate) connection.release();
-        else resolve(connection);
-      });
-      // Behind what may throw, or answer at once, as a pool does that was ended.
-      if (isAnswered) return;
-      timer = setTimeout(() => {
+      const timer = setTimeout(() => {
         isLate = true;
         reject(new AcquireTimeoutError(timeout));
       }, timeout);
+      try {
+        master.connect((error, client, release) => {
+          clearTimeout(timer);
+          const connection = client && new PooledConnection(client, release, tuning);
+          if (!connection) reject(error ?? new Error('the pool gave no connection'));
+          else if (isLate) connection.release();
+          else resolve(connection);
+        });
+      } catch (error) {
+        // There is no pool any more: the DataSource was destroyed.
+        clearTimeout(timer);
+        throw error;
+      }
     });
   }
 
@@ -111,6 +115,7 @@ export class PooledConnection {
       this.#waiting.add(giveUp);
       void sendAtOnce(this.client, statements, this.tuning.names).then((answers) => {
         this.#waiting.delete(giveUp);
+        if (answers.error !== undefined) this.#judge(answers.error);
         resolve(answers);
       });
     });
@@ -127,8 +132,14 @@ export class PooledConnection {
   #untilGivenBack<T>(answer: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       this.#waiting.add(reject);
-      answer.finally(() => this.#waiting.delete(reject)).then(resolve, reject);
+      const settled = answer.finally(() => this.#waiting.delete(reject));
+      settled.catch((error: unknown) => this.#judge(error));
+      settled.then(resolve, reject);
     });
+  }
+
+  #judge(error: unknown): void {
+    if (failureOfPrepared(error)) this.#stale = true;
   }
 
   async #sendOneByOne(statements: readonly Statement[]): Promise<Answers> {
@@ -171,7 +182,7 @@ export class PooledConnection {
   close(discard = true): void {
     if (this.#released) return;
     this.#end();
-    this.#return(discard || this.#lost);
+    this.#return(discard || this.#lost || this.#stale);
   }
 
   #end(): void {
