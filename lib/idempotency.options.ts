@@ -235,7 +235,8 @@ export interface TuningOptions {
    * `'all'` adds those statements of handlers that come again and again, in a transaction of transaction mode and in a fenced
    * one: of the texts with values that the ORM sends, those that come a fifth time, at most 256 in this process. Each takes
    * memory in each session. While sessions live, a migration must not change the type of a column that a handler writes: they
-   * go on reading the values as of the old type. Where it changes what a statement returns, one request is answered 503 and
+   * go on reading the values as of the old type. A literal keeps the meaning that it had when it was prepared, such as
+   * `timestamptz '2026-01-01 00:00'` that of the time zone of then; texts with `'now'` or `'today'` are not prepared. Where it changes what a statement returns, one request is answered 503 and
    * may be retried. Default: false.
    */
   readonly preparedStatements?: boolean | 'all';

@@ -8,6 +8,8 @@ const MOST = 256;
 const CANDIDATES = 1_000;
 /** Characters of a text that is worth keeping: longer ones are mostly lists that are never the same twice. */
 const LONGEST = 8_192;
+/** A literal such as `'today'`: the server reads it when it prepares the statement, and then it would stay that day. */
+const MOMENT = /'[^']*\b(?:now|today|tomorrow|yesterday)\b[^']*'/i;
 
 /** A text with its values, as an ORM sends it. */
 type Preparable = readonly [text: string, values: unknown[]];
@@ -33,7 +35,7 @@ export class HandlerStatements {
     if (this.#names.size === MOST || this.#names.has(text)) return;
     const times = (this.#times.get(text) ?? 0) + 1;
     if (times < OFTEN - 1) this.#remember(text, times);
-    else this.#prepare(text);
+    else if (!MOMENT.test(text)) this.#prepare(text);
   }
 
   /** Has a text sent unnamed from here on. It keeps its place, for the sessions keep what they have prepared. */

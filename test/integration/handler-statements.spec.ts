@@ -237,6 +237,21 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
     expect(await preparedOf(...statements)).toHaveLength(cases.length);
   });
 
+  it.each(['now', ' Today', '10:00 tomorrow', 'YESTERDAY'])(
+    "are not prepared where they say '%s', which would stay what it was",
+    async (moment) => {
+      const text = `SELECT '${moment}'::timestamptz AS time, $1::int + ${++texts} AS sum`;
+      await times(2 * OFTEN, ({ dataSource }) => dataSource.query(text, [1]));
+      expect(await preparedOf(text)).toEqual([]);
+    },
+  );
+
+  it('are prepared where the time is that of a function', async () => {
+    const text = `SELECT 'x' AS text, now() AS time, $1::int + ${++texts} AS sum`;
+    await times(OFTEN, ({ dataSource }) => dataSource.query(text, [1]));
+    expect(await preparedOf(text)).toHaveLength(1);
+  });
+
   it('fail as they fail unprepared', async () => {
     const statements: [string, unknown[]][] = [
       ['INSERT INTO prices VALUES ($1, 1)', [1]],
