@@ -252,6 +252,8 @@ function describedBy(connection: object): Map<string, Columns> {
 function encode(value: Value): string | Buffer | null {
   if (value === null || typeof value === 'string' || Buffer.isBuffer(value)) return value;
   if (typeof value === 'number') return String(value);
-  if (value instanceof Date) return value.toISOString();
+  // Not by its class: applications have times read as objects of a library of theirs.
+  const time = value as Partial<Date> | undefined;
+  if (typeof time?.toISOString === 'function') return time.toISOString();
   throw new TypeError(`A parameter of type ${typeof value} cannot be sent`);
 }

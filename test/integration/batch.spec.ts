@@ -10,8 +10,9 @@ import { startDatabaseProxy } from '../helpers/tcp-proxy.js';
 /** Statements that note something, in a transaction of their own unless others are said. */
 const noting = (...texts: string[]): Statement[] =>
   texts.map((text) => ({ text: 'INSERT INTO notes VALUES ($1)', values: [text] }));
-/** The number of PostgreSQL's type bigint. */
+/** The numbers of PostgreSQL's types bigint, and timestamp with time zone. */
 const INT8: number = types.builtins.INT8;
+const TIMESTAMPTZ: number = types.builtins.TIMESTAMPTZ;
 const standardParser = types.getTypeParser as (oid: number) => unknown;
 
 const BEGIN: Statement = { text: 'BEGIN' };
@@ -77,6 +78,17 @@ describe('statements that are sent at once', () => {
     const client = await connect({ types: { getTypeParser } });
     const { results } = await sendAtOnce(client, [{ text: 'SELECT 9007199254740993::bigint AS big' }]);
     expect(results[0]!.rows).toEqual([{ big: 9007199254740993n }]);
+  });
+
+  it('take back the times that these have read', async () => {
+    const read = (text: string): object => ({ toISOString: () => new Date(text).toISOString() });
+    const getTypeParser = ((oid: number) => (oid === TIMESTAMPTZ ? read : standardParser(oid))) as never;
+    const client = await connect({ types: { getTypeParser } });
+    const text = '2026-01-02 03:04:05.678+00';
+    const { results } = await sendAtOnce(client, [{ text: `SELECT '${text}'::timestamptz AS time` }]);
+    const [row] = results[0]!.rows as { time: Date }[];
+    const same = { text: `SELECT $1 = '${text}'::timestamptz AS same`, values: [row!.time] };
+    expect((await sendAtOnce(client, [same])).results[0]?.rows).toEqual([{ same: true }]);
   });
 
   it('are one write, and wake the server once', async () => {
