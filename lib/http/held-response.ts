@@ -15,59 +15,64 @@ export interface ResponseHolder {
 /** What wrapped a response before it was held, by name. */
 export type Wrappers = Map<string, PropertyDescriptor>;
 
-const HOLDER = Symbol('holder');
-
-interface Held {
-  readonly [HOLDER]: ResponseHolder;
-}
+type Properties = readonly (readonly [name: string, descriptor: PropertyDescriptor])[];
 
 /*
  * One set of properties for all responses: with functions of its own for each, every response would be a shape of its own to
  * V8, and everything node:http does with it slow. They are put on the response itself rather than on a prototype, because
  * an Express application that is called from a handler replaces that.
  */
-const METHODS = {
-  writeHead(this: Held, status: number, ...rest: unknown[]): ServerResponse {
-    return this[HOLDER].writeHead(status, rest);
-  },
-  flushHeaders(this: Held): void {
-    this[HOLDER].flushHeaders();
-  },
-  write(this: Held, ...args: unknown[]): boolean {
-    return this[HOLDER].write(args);
-  },
-  end(this: Held, ...args: unknown[]): ServerResponse {
-    return this[HOLDER].endWith(args);
-  },
-  destroy(this: Held): ServerResponse {
-    return this[HOLDER].destroy();
-  },
-  emit(this: Held, event: string | symbol, ...args: unknown[]): boolean {
-    return this[HOLDER].emit(event, args);
-  },
-};
+const HOLDER = Symbol('holder');
+const PROPERTIES = propertiesFor(HOLDER);
 
-const PROPERTIES: readonly (readonly [name: string, descriptor: PropertyDescriptor])[] = [
-  ...Object.entries(METHODS).map(
-    ([name, value]) => [name, { value, writable: true, configurable: true }] as const,
-  ),
-  pretended('headersSent'),
-  pretended('writableEnded'),
-];
-
-function pretended(name: 'headersSent' | 'writableEnded'): [string, PropertyDescriptor] {
-  const get = function (this: Held): boolean {
-    return this[HOLDER][name];
+/** Properties that find the holder of their response in `place`. */
+function propertiesFor(place: symbol): Properties {
+  type Held = Readonly<Record<symbol, ResponseHolder>>;
+  const holderOf = (response: Held): ResponseHolder => response[place] as ResponseHolder;
+  const methods = {
+    writeHead(this: Held, status: number, ...rest: unknown[]): ServerResponse {
+      return holderOf(this).writeHead(status, rest);
+    },
+    flushHeaders(this: Held): void {
+      holderOf(this).flushHeaders();
+    },
+    write(this: Held, ...args: unknown[]): boolean {
+      return holderOf(this).write(args);
+    },
+    end(this: Held, ...args: unknown[]): ServerResponse {
+      return holderOf(this).endWith(args);
+    },
+    destroy(this: Held): ServerResponse {
+      return holderOf(this).destroy();
+    },
+    emit(this: Held, event: string | symbol, ...args: unknown[]): boolean {
+      return holderOf(this).emit(event, args);
+    },
   };
-  return [name, { get, set: () => undefined, configurable: true }];
+  const pretended = (name: 'headersSent' | 'writableEnded'): [string, PropertyDescriptor] => {
+    const get = function (this: Held): boolean {
+      return holderOf(this)[name];
+    };
+    return [name, { get, set: () => undefined, configurable: true }];
+  };
+  return [
+    ...Object.entries(methods).map(
+      ([name, value]) => [name, { value, writable: true, configurable: true }] as const,
+    ),
+    pretended('headersSent'),
+    pretended('writableEnded'),
+  ];
 }
 
 /** Has a response do what its holder says, until {@link restore}. */
 export function hold(raw: ServerResponse, holder: ResponseHolder): Wrappers {
   const wrappers: Wrappers = new Map();
+  // Functions of an earlier hold, which may last and may have been kept, must not find this holder in place of theirs.
+  const isFirst = !Object.hasOwn(raw, HOLDER);
+  const place = isFirst ? HOLDER : Symbol('further holder');
   // It stays there, so that who has kept a function of the held response writes to nobody afterwards.
-  Object.defineProperty(raw, HOLDER, { value: holder, writable: true, configurable: true });
-  for (const [name, held] of PROPERTIES) {
+  Object.defineProperty(raw, place, { value: holder });
+  for (const [name, held] of isFirst ? PROPERTIES : propertiesFor(place)) {
     const wrapper = Object.getOwnPropertyDescriptor(raw, name);
     if (wrapper) wrappers.set(name, wrapper);
     Object.defineProperty(raw, name, held);

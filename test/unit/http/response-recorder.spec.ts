@@ -350,6 +350,40 @@ describe('a recorded response', () => {
     });
   });
 
+  it('keeps the functions of an earlier hold from writing to a later one', async () => {
+    respond = (response) => {
+      const earlier = new ResponseRecorder(response, 1_000, () => undefined);
+      const kept = response.end.bind(response);
+      earlier.letGo();
+      const later = new ResponseRecorder(response, 1_000, () => later.send(later.held()));
+      kept('kept');
+      response.end('later');
+    };
+    expect((await sendRequest(url)).text).toBe('later');
+  });
+
+  it('can be held once more meanwhile, as a protected handler does that another one calls', async () => {
+    const seen: string[] = [];
+    respond = (response) => {
+      const outer = new ResponseRecorder(response, 1_000, () => outer.send(outer.held()));
+      const { emit } = response;
+      response.emit = function (this: ServerResponse, event: string, ...args: unknown[]): boolean {
+        seen.push(event);
+        return Reflect.apply(emit, this, [event, ...args]);
+      } as typeof response.emit;
+      const inner = new ResponseRecorder(response, 1_000, () => {
+        seen.push(`held by both: ${outer.end ?? 'open'}`);
+        inner.send({ ...inner.held(), status: 201 });
+      });
+      response.once('asked', () => seen.push('heard'));
+      response.emit('asked');
+      response.end('once');
+    };
+    const answer = await sendRequest(url);
+    expect([answer.status, answer.text]).toEqual([201, 'once']);
+    expect(seen).toEqual(['asked', 'heard', 'held by both: open']);
+  });
+
   describe('whose writer waits for it', () => {
     it('tells those who came after it was held, once, and the others when it is sent', async () => {
       const told: string[] = [];
