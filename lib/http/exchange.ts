@@ -61,7 +61,7 @@ function expressExchange(request: ExpressRequest, response: ServerResponse): Exc
     template: typeof request.route?.path === 'string' ? request.route.path : '',
     body: request.body,
     rawBody: request.rawBody,
-    headers: () => response.getHeaders(),
+    headers: () => copied(response.getHeaders()),
     writePlaceholder: () => void response.end(),
   };
 }
@@ -75,7 +75,16 @@ function fastifyExchange(request: FastifyRequest, reply: FastifyReply): Exchange
     template: request.routeOptions?.url ?? '',
     body: request.body,
     rawBody: request.rawBody,
-    headers: () => reply.getHeaders(),
+    headers: () => copied(reply.getHeaders()),
     writePlaceholder: () => void reply.send(),
   };
+}
+
+/** Lists as well: what is appended to a header is pushed to the list it has. */
+function copied(headers: OutgoingHttpHeaders): OutgoingHttpHeaders {
+  for (const name in headers) {
+    const value = headers[name];
+    if (Array.isArray(value)) headers[name] = [...value];
+  }
+  return headers;
 }

@@ -1,5 +1,6 @@
 import { ServerResponse, type OutgoingHttpHeader, type OutgoingHttpHeaders } from 'node:http';
 import type { Readable } from 'node:stream';
+import { isDeepStrictEqual } from 'node:util';
 import { hold, restore, type ResponseHolder, type Wrappers } from './held-response.js';
 
 /** A response as it was about to leave. Header names are in lower case. */
@@ -179,7 +180,7 @@ export class ResponseRecorder implements ResponseHolder {
     for (const name in wanted) {
       const value = wanted[name];
       if (value === undefined) raw.removeHeader(name);
-      else if (present[name] !== value) raw.setHeader(name, value);
+      else if (!isSame(present[name], value)) raw.setHeader(name, value);
     }
   }
 
@@ -229,6 +230,10 @@ export class ResponseRecorder implements ResponseHolder {
 function framing(status: number, headers: OutgoingHttpHeaders, body: Buffer): OutgoingHttpHeaders {
   const hasNoBody = status < 200 || status === 204 || status === 304;
   return hasNoBody || 'transfer-encoding' in headers ? {} : { 'content-length': body.length };
+}
+
+function isSame(one: OutgoingHttpHeader | undefined, other: OutgoingHttpHeader): boolean {
+  return one === other || (Array.isArray(one) && isDeepStrictEqual(one, other));
 }
 
 /** `write` and `end` may be called without a chunk, and without an encoding. */

@@ -11,6 +11,7 @@ import { postWithKey } from '../helpers/replay.js';
 
 interface Reply {
   header(name: string, value: string | string[]): this;
+  readonly raw?: ServerResponse;
 }
 
 @Controller()
@@ -31,17 +32,32 @@ class CookiesController {
     reply.header('X-Request-Id', 'of-the-handler').header('X-Denied', 'denied');
     return { id: randomUUID() };
   }
+
+  @Post('appended')
+  appended(@Res({ passthrough: true }) reply: Reply): object {
+    (reply.raw ?? (reply as unknown as ServerResponse)).appendHeader('Link', '</of-the-handler>');
+    return { id: randomUUID() };
+  }
+
+  @Post('withdrawn')
+  @Idempotent({ response: { maxSize: 100 } })
+  withdrawn(@Res({ passthrough: true }) reply: Reply): object {
+    const response = reply.raw ?? (reply as unknown as ServerResponse);
+    response.appendHeader('Set-Cookie', 'session=of-what-was-undone');
+    return { text: 'x'.repeat(200) };
+  }
 }
 
 const ORIGINS = ['https://a.example', 'https://b.example'];
 let requests = 0;
 
 /** Headers as middleware sets them: some before the handler, some when the head is written. */
-function middleware(_request: unknown, response: ServerResponse, next: () => void): void {
+function middleware(request: { readonly url?: string }, response: ServerResponse, next: () => void): void {
   requests += 1;
   const number = String(requests);
   response.setHeader('X-RateLimit-Remaining', number);
   response.setHeader('X-Request-Id', number);
+  setLists(request, response);
   const writeHead = response.writeHead.bind(response) as (...args: unknown[]) => ServerResponse;
   response.writeHead = (...args: unknown[]): ServerResponse => {
     response.setHeader('Server-Timing', `total;dur=${number}`);
@@ -51,20 +67,28 @@ function middleware(_request: unknown, response: ServerResponse, next: () => voi
   next();
 }
 
+/** Headers that Node appends to in place. */
+function setLists({ url = '' }: { readonly url?: string }, response: ServerResponse): void {
+  if (!/appended|withdrawn/.test(url)) return;
+  response.setHeader('Link', ['</one>', '</two>']);
+  response.setHeader('Set-Cookie', ['one=1', 'two=2']);
+}
+
 interface HookedReply extends Reply {
   readonly raw: ServerResponse;
 }
 
 interface FastifyInstance {
-  addHook(name: string, hook: (request: unknown, reply: HookedReply) => Promise<void>): void;
+  addHook(name: string, hook: (request: { readonly url: string }, reply: HookedReply) => Promise<void>): void;
 }
 
 /** The same by Fastify's hooks. */
 function addHooks(instance: FastifyInstance): void {
   const numbers = new WeakMap<ServerResponse, string>();
-  instance.addHook('onRequest', async (_request, reply) => {
+  instance.addHook('onRequest', async (request, reply) => {
     requests += 1;
     numbers.set(reply.raw, String(requests));
+    setLists(request, reply.raw);
     reply.header('X-RateLimit-Remaining', String(requests));
     reply.header('X-Request-Id', String(requests));
   });
@@ -149,6 +173,21 @@ describe.each(ADAPTERS)('headers of the current exchange (%s)', (adapter) => {
     expect(replay.headers['idempotency-replayed']).toBe('true');
     expect(replay.headers['x-request-id']).toBe('of-the-handler');
     expect(replay.headers['x-denied']).toBeUndefined();
+  });
+
+  it('are recorded where the handler appends to them', async () => {
+    const original = await send('appended', 'appended');
+    const replay = await send('appended', 'appended');
+    expect(replay.headers['idempotency-replayed']).toBe('true');
+    expect(original.headers['link']).toEqual(['</one>', '</two>', '</of-the-handler>']);
+    expect(replay.headers['link']).toEqual(original.headers['link']);
+  });
+
+  it('are all that an answer has whose handler was undone', async () => {
+    const { status, headers } = await send('withdrawn', 'withdrawn');
+    expect(status).toBe(500);
+    expect(headers['set-cookie']).toEqual(expect.arrayContaining(['one=1', 'two=2']));
+    expect(headers['set-cookie']).not.toContain('session=of-what-was-undone');
   });
 
   it('leave no secret in the table', async () => {

@@ -521,6 +521,22 @@ describe('a recorded response', () => {
       expect(answer.rawHeaders).toContain('X-CamelCase');
     });
 
+    it('keeps the case of lists that are the same', async () => {
+      respond = (response) => {
+        response.setHeader('X-Same', ['a', 'b']);
+        response.setHeader('X-Longer', ['a']);
+        const recorder = new ResponseRecorder(response, 1_000, () => undefined);
+        recorder.send({
+          status: 200,
+          headers: { 'x-same': ['a', 'b'], 'x-longer': ['a', 'b'] },
+          body: Buffer.from(''),
+        });
+      };
+      const { rawHeaders, headers } = await sendRequest(url);
+      expect(rawHeaders).toEqual(expect.arrayContaining(['X-Same', 'x-longer']));
+      expect(headers).toMatchObject({ 'x-same': ['a', 'b'], 'x-longer': ['a', 'b'] });
+    });
+
     it('loses its headers and gets those of the other', async () => {
       respond = (response) => {
         const recorder = new ResponseRecorder(response, 1_000, () => undefined);
