@@ -229,7 +229,9 @@ export class ResponseRecorder implements ResponseHolder {
 /** Said here because node:http sends chunks once a length has been removed, as it is when a placeholder's headers go. */
 function framing(status: number, headers: OutgoingHttpHeaders, body: Buffer): OutgoingHttpHeaders {
   const hasNoBody = status < 200 || status === 204 || status === 304;
-  return hasNoBody || 'transfer-encoding' in headers ? {} : { 'content-length': body.length };
+  // Trailers need chunks, too.
+  const isChunked = 'transfer-encoding' in headers || 'trailer' in headers;
+  return hasNoBody || isChunked ? {} : { 'content-length': body.length };
 }
 
 function isSame(one: OutgoingHttpHeader | undefined, other: OutgoingHttpHeader): boolean {

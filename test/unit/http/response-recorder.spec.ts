@@ -560,6 +560,18 @@ describe('a recorded response', () => {
       expect(answer.headers).not.toHaveProperty('x-undefined');
     });
 
+    it('has chunks where trailers follow', async () => {
+      const answer = await relayed((response) => {
+        response.setHeader('Trailer', 'X-Sum');
+        response.write('sent');
+        response.addTrailers({ 'X-Sum': '7' });
+        response.end();
+      });
+      expect(answer.text).toBe('sent');
+      expect(answer.headers).toMatchObject({ trailer: 'X-Sum', 'transfer-encoding': 'chunked' });
+      expect(answer.headers).not.toHaveProperty('content-length');
+    });
+
     it('is framed as its headers say', async () => {
       respond = (response) => {
         const recorder = new ResponseRecorder(response, 1_000, () => undefined);
