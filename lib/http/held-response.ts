@@ -71,7 +71,7 @@ export function hold(raw: ServerResponse, holder: ResponseHolder): Wrappers {
   const isFirst = !Object.hasOwn(raw, HOLDER);
   const place = isFirst ? HOLDER : Symbol('further holder');
   // It stays there, so that who has kept a function of the held response writes to nobody afterwards.
-  Object.defineProperty(raw, place, { value: holder });
+  Object.defineProperty(raw, place, { value: holder, writable: true, configurable: true });
   for (const [name, held] of isFirst ? PROPERTIES : propertiesFor(place)) {
     const wrapper = Object.getOwnPropertyDescriptor(raw, name);
     if (wrapper) wrappers.set(name, wrapper);
