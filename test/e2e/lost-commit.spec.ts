@@ -202,8 +202,15 @@ describe.each(ADAPTERS)('a database that fails (%s)', (adapter) => {
     it('never runs the handler when the answer to the claim is lost', async () => {
       let ran = false;
       meanwhile = async () => void (ran = true);
-      const disarm = proxy.onServerData((chunk) => {
-        if (!chunk.includes('locked_at')) return 'forward';
+      let claimed = false;
+      const stop = proxy.onClientData((chunk) => {
+        // As a text, or as the name under which it is prepared.
+        claimed ||= chunk.includes('xact_lock') || chunk.includes('idempotency_lock');
+        return 'forward';
+      });
+      const disarm = proxy.onServerData(() => {
+        if (!claimed) return 'forward';
+        stop();
         disarm();
         return 'cut-before';
       });

@@ -135,8 +135,10 @@ function statementsIn(bytes: Buffer): string[] {
     if (type === '\0') break;
     const end = at + 1 + bytes.readInt32BE(at + 1);
     const [first = '', second = ''] = bytes.toString('utf8', at + 5, end).split('\0');
-    // The number of a lock is another for each key.
-    if (type === 'Q') found.push(first.replace(/-?\d+::bigint/, '…::bigint'));
+    // The number of a lock is another for each key, and so is the key.
+    if (type === 'Q') {
+      found.push(first.replace(/-?\d+::bigint/, '…::bigint').replace(/decode\('\w*'/g, "decode('…'"));
+    }
     if (type === 'P') {
       parsed = first;
       found.push(second);
