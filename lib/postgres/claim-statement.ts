@@ -9,6 +9,7 @@ import {
 import type { Claim } from '../core/store.js';
 import type { Answer, Statement } from './batch.js';
 import type { PooledConnection } from './pooled-connection.js';
+import { headersOf, timeOf, type Time } from './row-values.js';
 import type { Statements } from './statements.js';
 
 /**
@@ -65,9 +66,9 @@ export interface ReplayRow {
   mode: string;
   format_version: number;
   response_status: number | null;
-  response_headers: RecordedHeader[] | null;
+  response_headers: RecordedHeader[] | string | null;
   response_body: Buffer | null;
-  created_at: Date;
+  created_at: Time;
 }
 
 /** The row of an identity. */
@@ -80,7 +81,7 @@ interface ExistingRow extends ReplayRow {
 /** What the lock statement answers with. */
 interface LockRow {
   free: boolean;
-  locked_at: Date;
+  locked_at: Time;
   /** As text, because a Date has no microseconds. */
   began: string;
 }
@@ -88,7 +89,7 @@ interface LockRow {
 /** The row that the claim statement answers with. */
 interface ClaimRow extends Omit<ExistingRow, 'fingerprint'> {
   free: boolean;
-  claimed_at: Date | null;
+  claimed_at: Time | null;
   fingerprint: Buffer | null;
   mine: boolean | null;
 }
@@ -113,7 +114,7 @@ export function lockedFinding(locked: Answer | undefined, existing: Answer | und
   if (!guard.free) return { kind: 'in-progress' };
   return {
     kind: 'claimed',
-    createdAt: guard.locked_at,
+    createdAt: timeOf(guard.locked_at),
     attempt: 1,
     row: { kind: 'none', began: guard.began },
   };
@@ -204,12 +205,14 @@ function expiry({ mode, ttl }: Claim): number {
 function claimFinding(answer: Answer | undefined): Finding {
   const row = answer?.rows[0] as ClaimRow | undefined;
   if (!row) throw new IdempotencyFailure(idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE'));
-  if (row.claimed_at) return { kind: 'claimed', createdAt: row.claimed_at, attempt: 1, row: PROCESSING };
+  if (row.claimed_at) {
+    return { kind: 'claimed', createdAt: timeOf(row.claimed_at), attempt: 1, row: PROCESSING };
+  }
   const { fingerprint, created_at: createdAt, attempt, free } = row;
   if (fingerprint === null) return { kind: free ? 'again' : 'in-progress' };
   // The acknowledgement of this very claim was lost.
   if (row.mine && row.live && row.status === 'processing') {
-    return { kind: 'claimed', createdAt, attempt, row: PROCESSING };
+    return { kind: 'claimed', createdAt: timeOf(createdAt), attempt, row: PROCESSING };
   }
   return existingFinding({ ...row, fingerprint }, free);
 }
@@ -220,14 +223,16 @@ function existingFinding(row: ExistingRow, free: boolean): Found {
   if (row.status !== 'processing') return recordedFinding(row);
   assertReadable(row);
   const { fingerprint, created_at: createdAt, attempt, remaining } = row;
-  if (remaining !== null && remaining <= 0) return { kind: 'lapsed', fingerprint, attempt, createdAt };
+  if (remaining !== null && remaining <= 0) {
+    return { kind: 'lapsed', fingerprint, attempt, createdAt: timeOf(createdAt) };
+  }
   return remaining === null ? { kind: 'in-progress' } : { kind: 'in-progress', remaining };
 }
 
 /** What the answer to a takeover means; undefined when there was nothing to take over any more. */
 export function takeOverFinding(answer: Answer | undefined): Claimed | undefined {
-  const row = answer?.rows[0] as { claimed_at: Date; attempt: number } | undefined;
-  return row && { kind: 'claimed', createdAt: row.claimed_at, attempt: row.attempt, row: PROCESSING };
+  const row = answer?.rows[0] as { claimed_at: Time; attempt: number } | undefined;
+  return row && { kind: 'claimed', createdAt: timeOf(row.claimed_at), attempt: row.attempt, row: PROCESSING };
 }
 
 /** What a row means that is to be replayed. @throws IdempotencyFailure for what a newer release wrote. */
@@ -235,13 +240,13 @@ export function recordedFinding(row: ReplayRow): Recorded {
   assertReadable(row);
   const { response_status: sent, response_headers: headers, response_body: body } = row;
   const response =
-    sent === null ? undefined : { status: sent, headers: headers ?? [], body: body ?? Buffer.alloc(0) };
+    sent === null ? undefined : { status: sent, headers: headersOf(headers), body: body ?? Buffer.alloc(0) };
   const { status, fingerprint, format_version: formatVersion, created_at: createdAt } = row;
   const record: IdempotencyRecord = {
     status: status as IdempotencyRecord['status'],
     fingerprint,
     formatVersion,
-    createdAt,
+    createdAt: timeOf(createdAt),
     response,
   };
   return { kind: 'recorded', record };

@@ -2,6 +2,7 @@ import type { DataSource } from 'typeorm';
 import { outside } from '../core/ambient.js';
 import { lockNumber, type Identity } from '../core/identity.js';
 import type { RecordedHeader, RecordedResponse, RecordMode } from '../core/record.js';
+import { headersOf, timeOf, type Time } from './row-values.js';
 import type { Statements } from './statements.js';
 
 /** State of a record; `unresolved` is an attempt in lease mode whose outcome is unknown. */
@@ -49,13 +50,13 @@ interface SummaryRow {
   key: string;
   mode: RecordMode;
   attempt: number;
-  created_at: Date;
-  completed_at: Date | null;
-  expires_at: Date;
-  locked_until: Date | null;
+  created_at: Time;
+  completed_at: Time | null;
+  expires_at: Time;
+  locked_until: Time | null;
   state: RecordState;
   response_status: number | null;
-  response_headers?: RecordedHeader[] | null;
+  response_headers?: RecordedHeader[] | string | null;
   response_body?: Buffer | null;
 }
 
@@ -77,7 +78,7 @@ export class Records {
     if (!row) return undefined;
     const { response_status: status, response_headers: headers, response_body: body } = row;
     const response =
-      status === null ? undefined : { status, headers: headers ?? [], body: body ?? Buffer.alloc(0) };
+      status === null ? undefined : { status, headers: headersOf(headers), body: body ?? Buffer.alloc(0) };
     return { ...summary(row), response };
   }
 
@@ -134,10 +135,10 @@ function summary(row: SummaryRow): RecordSummary {
     state,
     mode,
     attempt,
-    createdAt: row.created_at,
-    completedAt: row.completed_at ?? undefined,
-    expiresAt: row.expires_at,
-    lockedUntil: row.locked_until ?? undefined,
+    createdAt: timeOf(row.created_at),
+    completedAt: row.completed_at === null ? undefined : timeOf(row.completed_at),
+    expiresAt: timeOf(row.expires_at),
+    lockedUntil: row.locked_until === null ? undefined : timeOf(row.locked_until),
     responseStatus: row.response_status ?? undefined,
   };
 }
