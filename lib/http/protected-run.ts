@@ -40,6 +40,8 @@ export class ProtectedRun {
   /** Why it was ended, until the exception filters have been told. */
   #expired: IdempotencyError | undefined;
   #concluding = false;
+  /** Whether its answer was recorded, so that a retry gets it whatever becomes of this one. */
+  #recorded = false;
   /** Whether the handler runs unprotected, so that nothing of it is held or explained. */
   #stoodAside = false;
   #timer: NodeJS.Timeout | undefined;
@@ -247,11 +249,13 @@ export class ProtectedRun {
     const { headers, body } = identity;
     const recorded = settings.headers.recorded(baseline, headers);
     await execution.complete({ status: held.status, headers: recorded, body }, outcome.handler);
+    this.#recorded = true;
     return withHeaders(held, { ...keyHeader(), ...recordedHeaders() });
   }
 
   #errorOf(error: unknown): IdempotencyError {
     if (error instanceof IdempotencyFailure) return error.error;
+    if (this.#recorded) return idempotencyError('IDEMPOTENCY_OUTCOME_UNKNOWN');
     return idempotencyError(this.#isLease ? 'IDEMPOTENCY_RESPONSE_NOT_KEPT' : 'IDEMPOTENCY_RESPONSE_FAILED');
   }
 
