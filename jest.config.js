@@ -35,8 +35,11 @@ const pgbouncer = {
   ...project,
   displayName: 'pgbouncer',
   testMatch: ['<rootDir>/test/e2e/**/*.spec.ts', '<rootDir>/test/integration/cancel-request.spec.ts'],
-  // The callers' side does not see what is behind the application.
-  testPathIgnorePatterns: [...project.testPathIgnorePatterns, '<rootDir>/test/e2e/client'],
+  // The callers' side does not see what is behind the application, nor does what starts or shows the sample.
+  testPathIgnorePatterns: [
+    ...project.testPathIgnorePatterns,
+    '<rootDir>/test/e2e/(client|start-page|rewards-start|sample-docs)',
+  ],
   setupFiles: ['<rootDir>/test/helpers/through-pooler.mjs'],
 };
 
@@ -46,7 +49,7 @@ const tuned = {
   displayName: 'tuned',
   testMatch: [
     '<rootDir>/test/e2e/{limits,lost-commit,one-effect}.spec.ts',
-    '<rootDir>/test/faults/{dead-owner,kill-points,lost-acknowledgement,server-restart,vanished-host}.spec.ts',
+    '<rootDir>/test/faults/{dead-owner,kill-points,lost-acknowledgement}.spec.ts',
   ],
   setupFiles: ['<rootDir>/test/helpers/tuned.mjs'],
 };
