@@ -61,6 +61,8 @@ export default {
   // Tests mostly wait for the database, so two workers pay even on two cores. The upper bound keeps the
   // sum of all connection pools far below the server's max_connections.
   maxWorkers: Math.min(4, Math.max(2, availableParallelism())),
+  // ES modules in Node's vm are not given back, so that workers grow with every file, and slow down with their garbage.
+  workerIdleMemoryLimit: '1GB',
   coverageProvider: 'v8',
   collectCoverageFrom: ['lib/**/*.ts', 'migrations/**/*.ts'],
 };
