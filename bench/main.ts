@@ -7,9 +7,10 @@ import { latency } from './latency.js';
 import { memory } from './memory.js';
 import { purge } from './purge.js';
 import { recordCost } from './record-cost.js';
+import { reference } from './reference.js';
 import { throughput } from './throughput.js';
 
-const BENCHMARKS: readonly Benchmark[] = [throughput, latency, growth, purge, memory, recordCost];
+const BENCHMARKS: readonly Benchmark[] = [throughput, reference, latency, growth, purge, memory, recordCost];
 
 async function main(): Promise<void> {
   const [first = '', ...others] = process.argv.slice(2);

@@ -51,7 +51,7 @@ type Measurements = Map<Subject, Sample[]>;
 const CONNECTIONS_OF_OTHERS = 16;
 
 /** Sides whose statements are sent without an application as well, as they are sent by it: parsed each time, or prepared. */
-const CEILINGS: readonly CeilingSide[] = [
+export const CEILINGS: readonly CeilingSide[] = [
   { side: 'bare', prepared: false },
   { side: 'transaction', prepared: false },
   { side: 'transaction-tuned', prepared: true },
