@@ -127,11 +127,8 @@ class Batch implements Submittable {
   }
 
   get name(): string | undefined {
-    return this.nameOf(this.statements[this.current]);
-  }
-
-  private nameOf(statement: Statement | undefined): string | undefined {
-    return statement && this.names.get(statement.text);
+    const { text } = this;
+    return text === undefined ? undefined : this.names.get(text);
   }
 
   submit(connection: Connection): void {
