@@ -104,10 +104,10 @@ export class IdempotencyEngine {
   }
 
   /** Waits as long as that, and no longer than the request waits at all. */
-  async #wait(visit: Visit, milliseconds: number, flight?: Flight): Promise<WaitEnd> {
+  #wait(visit: Visit, milliseconds: number, flight?: Flight): WaitEnd | Promise<WaitEnd> {
     const since = performance.now();
-    const end = await this.#flights.wait(Math.min(milliseconds, visit.deadline - since), flight);
-    if (end.kind !== 'refused' && since < visit.deadline) visit.waitingSince ??= since;
+    const end = this.#flights.wait(Math.min(milliseconds, visit.deadline - since), flight);
+    if (end instanceof Promise) visit.waitingSince ??= since;
     return end;
   }
 

@@ -62,8 +62,12 @@ export class Flights {
     return flight;
   }
 
-  /** Waits so many milliseconds, at most until a flight lands or the process shuts down. */
-  async wait(milliseconds: number, flight?: Flight): Promise<WaitEnd> {
+  /**
+   * Waits so many milliseconds, at most until a flight lands or the process shuts down; gives a promise only where it does.
+   *
+   * Many may wait for one: each asynchronous function on the way here is a quarter of a kilobyte for every one of them.
+   */
+  wait(milliseconds: number, flight?: Flight): WaitEnd | Promise<WaitEnd> {
     if (this.#closed) return { kind: 'shutdown' };
     if (milliseconds <= 0) return { kind: 'timeout' };
     if (this.#waiting.size >= this.maxWaiters) return { kind: 'refused' };

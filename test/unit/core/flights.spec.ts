@@ -75,7 +75,7 @@ describe('Flights', () => {
   it('sends away who waits when it closes, and who comes later', async () => {
     const flights = new Flights(10);
     const flight = flights.begin(IDENTITY, 1_000);
-    const waiting: Promise<WaitEnd>[] = [flights.wait(LONG, flight), flights.wait(LONG)];
+    const waiting: (WaitEnd | Promise<WaitEnd>)[] = [flights.wait(LONG, flight), flights.wait(LONG)];
     flights.close();
     waiting.push(flights.wait(LONG, flight), flights.wait(LONG));
     expect(await Promise.all(waiting)).toEqual(Array(4).fill({ kind: 'shutdown' }));
