@@ -26,9 +26,12 @@ describe('purge', () => {
   });
 
   beforeEach(async () => {
-    // Says which statement deleted which row, in the order of deletion.
+    // Says which statement deleted which row and when, in the order of deletion.
     await database.query(`
-      CREATE TABLE deleted (id serial, key text, transaction text);
+      CREATE TABLE deleted (
+        id serial, key text, transaction text,
+        began timestamptz DEFAULT now(), at timestamptz DEFAULT clock_timestamp()
+      );
       CREATE FUNCTION note_deletion() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
           INSERT INTO deleted (key, transaction) VALUES (OLD.key, pg_current_xact_id()::text);
@@ -229,6 +232,51 @@ describe('purge', () => {
     expect(await count('deleted')).toBe(deleted);
     expect(await keys()).toHaveLength(300 - deleted);
   });
+
+  it('rests after each batch, four times as long as the batch took', async () => {
+    const purge = service(await start({ interval: '10d', batchSize: 10 }));
+    await slowDown(0.005);
+    await addRecords('old-', 25, -5);
+    expect(await purge.purge()).toBe(25);
+    const batches = await database.query<{ took: number; rested: number | null }>(
+      `SELECT milliseconds(max(at) - began) AS took,
+              milliseconds(lead(began) OVER (ORDER BY began) - max(at)) AS rested
+         FROM deleted GROUP BY began ORDER BY began`,
+    );
+    expect(batches).toHaveLength(3);
+    for (const { took, rested } of batches.slice(0, 2)) {
+      expect(took).toBeGreaterThanOrEqual(50);
+      // A timer of Node's counts whole milliseconds.
+      expect(rested).toBeGreaterThanOrEqual(4 * took - 2);
+    }
+  });
+
+  it('does not keep the application from ending while it rests', async () => {
+    const app = await start({ interval: '10d', batchSize: 1 });
+    await slowDown(1);
+    await addRecords('old-', 3, -5);
+    const purged = service(app).purge();
+    await eventually(async () => (await count('deleted')) === 1);
+    await app.close();
+    const [rest] = await database.query<{ left: number }>(
+      `SELECT milliseconds(at + 4 * (at - began) - clock_timestamp()) AS left FROM deleted`,
+    );
+    expect(rest!.left).toBeGreaterThan(0);
+    expect(await purged).toBe(1);
+  });
+
+  /** Makes each deletion take so many seconds. */
+  async function slowDown(seconds: number): Promise<void> {
+    await database.query(`
+      CREATE OR REPLACE FUNCTION note_deletion() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          PERFORM pg_sleep(${seconds});
+          INSERT INTO deleted (key, transaction) VALUES (OLD.key, pg_current_xact_id()::text);
+          RETURN OLD;
+        END $$;
+      CREATE OR REPLACE FUNCTION milliseconds(interval) RETURNS float LANGUAGE sql AS
+        'SELECT 1000 * extract(epoch FROM $1)'`);
+  }
 
   it('starts no timer when it is switched off, and still runs on demand', async () => {
     const scheduled = jest.spyOn(globalThis, 'setTimeout');
