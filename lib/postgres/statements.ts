@@ -367,6 +367,9 @@ SELECT guard.free, EXISTS (SELECT FROM settled) AS done,
  *
  * now() rather than clock_timestamp(), because only a stable function can use the index on expires_at; in a transaction of one
  * statement they are the same. The expiry is text, because a Date has no microseconds.
+ *
+ * Nobody waits for the commit to be on disk: what a crash brings back has expired and is deleted again, and whoever takes the
+ * place of a deleted record commits behind it in the log.
  */
 function purge(table: string): string {
   return `
@@ -376,5 +379,6 @@ WITH expired AS MATERIALIZED (
 ), deleted AS (
   DELETE FROM ${table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM expired)) RETURNING expires_at
 )
-SELECT count(*)::integer AS records, max(expires_at)::text AS until FROM deleted`;
+SELECT count(*)::integer AS records, max(expires_at)::text AS until, set_config('synchronous_commit', 'off', true)
+  FROM deleted`;
 }

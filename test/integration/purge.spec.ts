@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest 
 import { Controller, Logger, Post } from '@nestjs/common';
 import { Idempotent, IdempotencyPurgeService, type PurgeOptions } from 'nestjs-pg-idempotency';
 import { Client } from 'pg';
+import { DataSource } from 'typeorm';
 import { statementsFor } from '../../lib/postgres/statements.js';
 import { startApp, type TestApp } from '../helpers/app.js';
 import { eventually } from '../helpers/conditions.js';
@@ -249,6 +250,27 @@ describe('purge', () => {
       // A timer of Node's counts whole milliseconds.
       expect(rested).toBeGreaterThanOrEqual(4 * took - 2);
     }
+  });
+
+  it('does not wait for the disk, and leaves the session as it was', async () => {
+    const app = await start(false);
+    // Fires at the commit itself.
+    await database.query(`
+      CREATE OR REPLACE FUNCTION note_deletion() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          INSERT INTO deleted (key) VALUES (current_setting('synchronous_commit'));
+          RETURN NULL;
+        END $$;
+      DROP TRIGGER note_deletion ON idempotency_records;
+      CREATE CONSTRAINT TRIGGER note_deletion AFTER DELETE ON idempotency_records
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_deletion()`);
+    await addRecords('old-', 1, -5);
+    const sessionsSetting = async (): Promise<unknown> =>
+      (await app.app.get(DataSource).query<object[]>('SHOW synchronous_commit'))[0];
+    expect(await sessionsSetting()).toEqual({ synchronous_commit: 'on' });
+    expect(await service(app).purge()).toBe(1);
+    expect(await database.query('SELECT key FROM deleted')).toEqual([{ key: 'off' }]);
+    expect(await sessionsSetting()).toEqual({ synchronous_commit: 'on' });
   });
 
   it('does not keep the application from ending while it rests', async () => {
