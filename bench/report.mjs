@@ -231,8 +231,8 @@ function growth({ machine, settings, results, ratios, by_time_over_random: byTim
 
 function purge({ machine, settings, results, p99, target }) {
   const { records, rate, side, adapter, naptime } = settings;
-  // Older results have one measurement without purge in each cycle, and no bloat.
-  if (p99 === undefined) return `Not measured yet in this form: \`npm run bench -- purge\`.`;
+  // Older results were compared in another way.
+  if (p99?.second === undefined) return `Not measured yet in this form: \`npm run bench -- purge\`.`;
   const last = results.at(-1);
   return paragraphs(
     told(
@@ -250,10 +250,9 @@ function purge({ machine, settings, results, p99, target }) {
         ...[each.p99_after_ms, each.p99_vacuum_ms, each.purge_s, each.deleted_per_s],
       ]),
     ),
-    `p99 with purge over p99 without, median of the cycles: **${number(p99.ratio)}** (${range(ends(p99.ratios))}); of all ` +
-      `requests of all cycles together: **${number(p99.pooled_ratio)}** (${number(p99.pooled_purge_ms)} over ` +
-      `${number(p99.pooled_quiet_ms)} ms). To be reached: at most ${target}. After over before, both without purge: ` +
-      `${range(ends(p99.quiet_ratios))}.`,
+    `p99 with purge over p99 without, of all requests: ${compared(p99.all)}; of the requests of a second, median of all ` +
+      `seconds: ${compared(p99.second)}. To be reached: at most ${target}. Of each cycle: ${range(ends(p99.ratios))}; after over ` +
+      `before, both without purge: ${range(ends(p99.quiet_ratios))}.`,
     table(
       [
         ...['cycle', 'records filled', 'left', 'table MB filled', 'left', 'indexes MB filled', 'left'],
@@ -275,6 +274,10 @@ function purge({ machine, settings, results, p99, target }) {
     `Bytes for each record when filled, last cycle over first: table **${number(last.table_bloat, false)}**, indexes ` +
       `**${number(last.index_bloat, false)}**.`,
   );
+}
+
+function compared({ ratio, quiet_ms: quiet, purge_ms: purging }) {
+  return `**${number(ratio)}** (${number(purging)} over ${number(quiet)} ms)`;
 }
 
 function memory({ machine, settings, steps, growth_per_100k: per100k, waiting, target_mb: target }) {

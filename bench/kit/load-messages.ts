@@ -47,7 +47,7 @@ export interface LoadResult {
   readonly p50: number;
   readonly p99: number;
   readonly mean: number;
-  /** What each took, sorted, where that was asked for. */
+  /** What each took, in the order of the answers, where that was asked for. */
   readonly latencies: readonly number[];
   /** CPU time of the process that made the load. */
   readonly cpu: number;

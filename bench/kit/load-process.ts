@@ -210,13 +210,13 @@ function requestText(path: string, key: string, body: string): string {
   );
 }
 
-function summary(latencies: number[]): Pick<LoadResult, 'requests' | 'p50' | 'p99' | 'mean'> {
+function summary(latencies: readonly number[]): Pick<LoadResult, 'requests' | 'p50' | 'p99' | 'mean'> {
   if (latencies.length === 0) throw new Error('Not one request was answered');
-  latencies.sort((a, b) => a - b);
+  const sorted = [...latencies].sort((a, b) => a - b);
   return {
     requests: latencies.length,
-    p50: percentile(latencies, 0.5),
-    p99: percentile(latencies, 0.99),
+    p50: percentile(sorted, 0.5),
+    p99: percentile(sorted, 0.99),
     mean: latencies.reduce((sum, latency) => sum + latency, 0) / latencies.length,
   };
 }

@@ -7,7 +7,7 @@ export interface Filling {
   /** Names the keys, as in a load's source `series`. */
   readonly series: string;
   readonly count: number;
-  /** When they expire, as SQL. */
+  /** When they expire, as SQL; `n` is 1 for the first of them. */
   readonly expires: string;
   /** Makes the indexes afterwards, which is how to make millions. */
   readonly inBulk?: boolean;

@@ -64,13 +64,9 @@ const PURGE = {
     ...{ free_percent: 99.25, table_bloat: 1, index_bloat: cycle === 1 ? 1 : 1.04 },
   })),
   p99: {
-    ...{
-      ratio: 1.14,
-      ratios: [1.02, 1.26],
-      pooled_ratio: 1.16,
-      pooled_quiet_ms: 10.25,
-      pooled_purge_ms: 11.89,
-    },
+    all: { quiet_ms: 10.25, purge_ms: 11.89, ratio: 1.16 },
+    second: { quiet_ms: 8.5, purge_ms: 9.69, ratio: 1.14 },
+    ratios: [1.02, 1.26],
     quiet_ratios: [0.9, 1.1],
   },
   target: 1.25,
@@ -144,8 +140,9 @@ describe('the report of the benchmarks', () => {
       PURGE,
       [
         '| 2 | 3 | 3.50 | 10 | 12 | 11 | 13 | 7.50 | 133,333 |',
-        '**1.14** (1.02 – 1.26); of all requests of all cycles together: **1.16** (11.89 over 10.25 ms)',
-        'After over before, both without purge: 0.90 – 1.10.',
+        'of all requests: **1.16** (11.89 over 10.25 ms)',
+        'median of all seconds: **1.14** (9.69 over 8.50 ms)',
+        'Of each cycle: 1.02 – 1.26; after over before, both without purge: 0.90 – 1.10.',
         '| 2 | 1,004,000 | 8,000 | 460.5 | 461 | 230.8 | 231 | 1 | 1.04 | 3 | 99.25 | autovacuum | 20.25 |',
         'table **1.00**, indexes **1.04**',
       ],
@@ -169,7 +166,7 @@ describe('the report of the benchmarks', () => {
 
   it.each([
     ['growth', { ...GROWTH, ratios: { first: 0.86, replay: 0.64, target: 0.9 } }],
-    ['purge', { ...PURGE, p99: undefined, p99_ratio: 0.32 }],
+    ['purge', { ...PURGE, p99: { ratio: 0.32 } }],
   ])('says that results of %s are of an older form', async (name, result) => {
     await write(`bench/results/${name}.json`, JSON.stringify(result));
     await report(folder);
