@@ -3,6 +3,10 @@ const FIRST_PAUSE = 40;
 const LONGEST_PAUSE = 1_000;
 const GROWTH = 1.6;
 
+/** How many times as long as the work a rest is, and the longest in milliseconds. */
+const RESTS = 4;
+const LONGEST_REST = 5_000;
+
 /**
  * Milliseconds to pause before a further look at a request that runs in another process. They grow, so that a long request
  * is not asked after all the time, and each is spread over its upper half, so that instances do not ask together.
@@ -13,6 +17,14 @@ const GROWTH = 1.6;
 export function pauseBefore(look: number, random: number): number {
   const pause = Math.min(LONGEST_PAUSE, FIRST_PAUSE * GROWTH ** look);
   return pause * (0.5 + random / 2);
+}
+
+/**
+ * Milliseconds to rest after work that has taken so many, so that whoever else the database serves hardly notices it. Work that
+ * took long has found the database busy; what has waited for a lock or for a connection is no reason to rest for hours.
+ */
+export function restAfter(took: number): number {
+  return Math.min(LONGEST_REST, RESTS * took);
 }
 
 /**

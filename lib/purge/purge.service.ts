@@ -3,6 +3,7 @@ import { Logger, type BeforeApplicationShutdown, type OnApplicationBootstrap } f
 import type { DataSource } from 'typeorm';
 import { outside } from '../core/ambient.js';
 import type { Notify } from '../core/events.js';
+import { restAfter } from '../core/waiting.js';
 
 /** What the purge works on. Times are milliseconds. */
 export interface PurgeTarget {
@@ -26,12 +27,6 @@ interface Batch {
 const JITTER = 0.1;
 
 /**
- * How often a run rests as long as its batch took, before the next. Batches that follow one another keep a processor and the
- * disk of the server busy, for which every request waits; a slow batch says that the server is busy, and has a longer rest.
- */
-const RESTS = 4;
-
-/**
  * Deletes expired records, on a timer and on demand.
  *
  * Any number of instances may purge at once: each takes rows that no other has taken. Replays and claims never wait for
@@ -48,8 +43,9 @@ export class IdempotencyPurgeService implements OnApplicationBootstrap, BeforeAp
 
   /**
    * Deletes every expired record, a batch at a time, each in a transaction of its own, with a rest after each that is four
-   * times as long as the batch took, so that requests hardly notice. A call during a run joins it. A run ends early with the
-   * application.
+   * times as long as the batch took, at most five seconds, so that requests hardly notice. A call during a run joins it. A run
+   * ends early with the application. It does not wait for disk or standby: what a crash or a failover right afterwards brings
+   * back has expired, and is deleted by the next run.
    *
    * @returns how many were deleted, by this instance.
    * @throws whatever the database reports; batches that were deleted stay deleted.
@@ -79,7 +75,7 @@ export class IdempotencyPurgeService implements OnApplicationBootstrap, BeforeAp
       const started = performance.now();
       [batch] = await dataSource.query<[Batch]>(statement, [batchSize, batch.until]);
       total += batch.records;
-      if (batch.records === batchSize) await this.#rest(RESTS * (performance.now() - started));
+      if (batch.records === batchSize) await this.#rest(restAfter(performance.now() - started));
     }
     notify({ type: 'purged', records: total });
     return total;

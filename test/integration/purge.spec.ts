@@ -234,12 +234,12 @@ describe('purge', () => {
     expect(await keys()).toHaveLength(300 - deleted);
   });
 
-  it('rests after each batch, four times as long as the batch took', async () => {
+  it('rests after each batch, four times as long as the batch took for us', async () => {
     const purge = service(await start({ interval: '10d', batchSize: 10 }));
     await slowDown(0.005);
     await addRecords('old-', 25, -5);
     expect(await purge.purge()).toBe(25);
-    const batches = await database.query<{ took: number; rested: number | null }>(
+    const batches = await database.query<{ took: number; rested: number }>(
       `SELECT milliseconds(max(at) - began) AS took,
               milliseconds(lead(began) OVER (ORDER BY began) - max(at)) AS rested
          FROM deleted GROUP BY began ORDER BY began`,

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { pauseBefore, retryAfter } from '../../../lib/core/waiting.js';
+import { pauseBefore, restAfter, retryAfter } from '../../../lib/core/waiting.js';
 
 describe('pauseBefore', () => {
   it('grows with every look, up to a second', () => {
@@ -16,6 +16,15 @@ describe('pauseBefore', () => {
       expect(pauseBefore(look, 0)).toBe(pauseBefore(look, 1) / 2);
       expect(pauseBefore(look, 0.5)).toBe(pauseBefore(look, 1) * 0.75);
     }
+  });
+});
+
+describe('restAfter', () => {
+  it.each([
+    ['four times as long as the work took', 50, 200],
+    ['at most five seconds', 1_800_000, 5_000],
+  ])('is %s', (_what, took, rest) => {
+    expect(restAfter(took)).toBe(rest);
   });
 });
 
