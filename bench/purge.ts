@@ -14,8 +14,8 @@
  *
  * What requests notice is the p99 of 2 over that of 1 and 4 together; how far 1 and 4 are apart is what the machine does by itself.
  * A disk that stands still for a tenth of a second, as that of a machine which others use does now and then, makes twenty requests
- * late, which is the p99 of ten seconds. So the p99 of each second is taken, too, and of these the median: what requests notice in a
- * second in which nothing of that kind happens.
+ * late, which is the p99 of ten seconds. So the p99 of each second is taken, too, and of these the median: what requests notice in
+ * the usual second. It does not tell of what happens in fewer than half of them, by whosever fault; the other does.
  *
  * Sizes are taken when the table is filled and when autovacuum has been there. Filled, all cycles hold as many records, but for
  * the ones that the load has left: bytes for each record over those of the first cycle are the bloat.
@@ -230,7 +230,8 @@ function print(results: readonly Row[], p99: Comparison, { knobs, hasPgstattuple
       rows.map((row) => [row[0]!, ...row.slice(middle)]),
     )}`,
   );
-  const told = ({ ratio, purge_ms, quiet_ms }: Compared): string => `${ratio} (${purge_ms} over ${quiet_ms} ms)`;
+  const told = ({ ratio, purge_ms, quiet_ms }: Compared): string =>
+    `${ratio} (${purge_ms} over ${quiet_ms} ms)`;
   console.log(
     `\np99 with purge over without, of all requests: ${told(p99.all)}; of a second, median: ${told(p99.second)}; to be reached: ` +
       `${TARGET}. Of each cycle: ${p99.ratios.join(', ')}. After over before, both without purge: ${p99.quiet_ratios.join(', ')}.`,
