@@ -1,8 +1,13 @@
 import { describe, expect, it } from '@jest/globals';
-import { Flights, type WaitEnd } from '../../../lib/core/flights.js';
+import { Flights, type Flight, type WaitEnd } from '../../../lib/core/flights.js';
 
 const IDENTITY = { client: 'c', endpoint: 'e', key: 'k' };
 const LONG = 60_000;
+
+/** How waiting ends, whether that is known at once or later. */
+async function endOf(flights: Flights, flight?: Flight): Promise<WaitEnd> {
+  return flights.wait(LONG, flight);
+}
 
 describe('Flights', () => {
   it('finds the flight of an identity until it lands', () => {
@@ -28,7 +33,7 @@ describe('Flights', () => {
   it('tells everybody who waits how a flight ended, and others nothing', async () => {
     const flights = new Flights(10);
     const [flight, other] = [flights.begin(IDENTITY, 1_000), flights.begin({ ...IDENTITY, key: 'l' }, 1_000)];
-    const waiting = [flights.wait(LONG, flight), flights.wait(LONG, flight)];
+    const waiting = [endOf(flights, flight), endOf(flights, flight)];
     const elsewhere = flights.wait(LONG, other);
     flight.land({ kind: 'open' });
     expect(await Promise.all(waiting)).toEqual([{ kind: 'open' }, { kind: 'open' }]);
@@ -75,9 +80,9 @@ describe('Flights', () => {
   it('sends away who waits when it closes, and who comes later', async () => {
     const flights = new Flights(10);
     const flight = flights.begin(IDENTITY, 1_000);
-    const waiting: (WaitEnd | Promise<WaitEnd>)[] = [flights.wait(LONG, flight), flights.wait(LONG)];
+    const waiting = [endOf(flights, flight), endOf(flights)];
     flights.close();
-    waiting.push(flights.wait(LONG, flight), flights.wait(LONG));
+    waiting.push(endOf(flights, flight), endOf(flights));
     expect(await Promise.all(waiting)).toEqual(Array(4).fill({ kind: 'shutdown' }));
     expect(flights.closed).toBe(true);
   });
