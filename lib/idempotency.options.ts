@@ -207,7 +207,7 @@ export interface IdempotentRouteOptions extends IdempotencyRouteDefaults {
 export interface PurgeOptions {
   /** Time between two runs, give or take a tenth. Default: `'10m'`. */
   readonly interval?: Duration;
-  /** Records deleted by one statement, which is followed by a rest four times as long. Default: 1000. */
+  /** Records deleted by one statement, before a rest four times as long, at most five seconds. Default: 1000. */
   readonly batchSize?: number;
 }
 
