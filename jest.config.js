@@ -1,68 +1,58 @@
 import { availableParallelism } from 'node:os';
-import { findPgBouncer } from './test/helpers/pgbouncer-location.mjs';
-import { swcOptions } from './test/helpers/swc-options.mjs';
+
+/** What every pass runs, and what it is called with; see test/README.md. */
+const PASSES = {
+  /** Every behaviour once, on both adapters, directly on PostgreSQL. */
+  direct: ['unit/**', 'integration/**', 'e2e/**', 'faults/**', 'property/**'],
+  /** What to run after each change: no database for the unit tests, one adapter for a spine of the others. */
+  quick: [
+    'unit/**',
+    'integration/{store-transaction,store-lease,service-run}',
+    'e2e/{one-effect,replay,waiting,lease,lost-commit}',
+  ],
+  /** End to end once more, on applications that connect through PgBouncer in transaction pooling mode. */
+  pgbouncer: ['e2e/!(client*|start-page|rewards-start|sample-docs)', 'integration/cancel-request'],
+  /** What happens on the wire, and what happens when that breaks, with every option that trades something for speed. */
+  tuned: ['e2e/{limits,lost-commit,one-effect}', 'faults/{dead-owner,kill-points,lost-acknowledgement}'],
+  /** Beside what teams have around their handlers, on NestJS 11 and 12. */
+  interop: ['interop/**'],
+};
+
+const pass = process.env.PASS ?? 'direct';
+const patterns = PASSES[pass];
+if (!patterns) throw new Error(`There is no PASS=${pass}; there are ${Object.keys(PASSES).join(', ')}`);
 
 /** @type {import('jest').Config} */
 const project = {
-  testEnvironment: 'node',
+  // Node itself loads the modules, once in a worker: Jest's own loading took most of the time, for each file anew.
+  testEnvironment: '<rootDir>/test/jest/native-environment.cjs',
+  testRunner: '<rootDir>/test/jest/native-runner.cjs',
+  transform: {},
   testPathIgnorePatterns: ['/node_modules/', '<rootDir>/test/package/'],
-  modulePathIgnorePatterns: [
-    '<rootDir>/dist/',
-    '<rootDir>/test/package/',
-    '<rootDir>/.data/',
-    '<rootDir>/.stryker-tmp/',
-    '<rootDir>/reports/',
-  ],
-  extensionsToTreatAsEsm: ['.ts'],
-  transform: { '^.+\\.ts$': ['@swc/jest', swcOptions] },
-  moduleNameMapper: {
-    '^(\\.{1,2}/.*)\\.js$': '$1',
-    // Before Node 24 Jest cannot require ES modules, which @fastify/static does: this is the same, as CommonJS.
-    '^content-disposition$': '<rootDir>/node_modules/content-disposition',
-    '^nestjs-pg-idempotency$': '<rootDir>/lib/index.ts',
-    '^nestjs-pg-idempotency/client$': '<rootDir>/lib/client/index.ts',
-    '^nestjs-pg-idempotency/migrations$': '<rootDir>/migrations/index.ts',
-  },
-  globalSetup: '<rootDir>/test/helpers/global-setup.mjs',
-  globalTeardown: '<rootDir>/test/helpers/global-teardown.mjs',
-};
-
-/** Every test, on applications that connect to PostgreSQL itself. */
-const direct = { ...project, displayName: 'direct', testMatch: ['<rootDir>/test/**/*.spec.ts'] };
-
-/** The end-to-end tests once more, on applications that connect through PgBouncer in transaction pooling mode. */
-const pgbouncer = {
-  ...project,
-  displayName: 'pgbouncer',
-  testMatch: ['<rootDir>/test/e2e/**/*.spec.ts', '<rootDir>/test/integration/cancel-request.spec.ts'],
-  // The callers' side does not see what is behind the application, nor does what starts or shows the sample.
-  testPathIgnorePatterns: [
-    ...project.testPathIgnorePatterns,
-    '<rootDir>/test/e2e/(client|start-page|rewards-start|sample-docs)',
-  ],
-  setupFiles: ['<rootDir>/test/helpers/through-pooler.mjs'],
-};
-
-/** What happens on the wire, and what happens when that breaks, once more with every option on that trades something for speed. */
-const tuned = {
-  ...project,
-  displayName: 'tuned',
-  testMatch: [
-    '<rootDir>/test/e2e/{limits,lost-commit,one-effect}.spec.ts',
-    '<rootDir>/test/faults/{dead-owner,kill-points,lost-acknowledgement}.spec.ts',
-  ],
-  setupFiles: ['<rootDir>/test/helpers/tuned.mjs'],
+  modulePathIgnorePatterns: ['dist', 'test/package', 'test/interop/nest', '.data', '.stryker-tmp', 'reports'].map(
+    (folder) => `<rootDir>/${folder}`,
+  ),
 };
 
 /** @type {import('jest').Config} */
 export default {
-  projects: findPgBouncer() === undefined ? [direct, tuned] : [direct, pgbouncer, tuned],
+  projects: [
+    { ...project, displayName: 'unit', testMatch: matching((pattern) => pattern.startsWith('unit')) },
+    {
+      ...project,
+      displayName: pass,
+      testMatch: matching((pattern) => !pattern.startsWith('unit')),
+      // Runs only where one of these tests does.
+      globalSetup: '<rootDir>/test/helpers/global-setup.mjs',
+      globalTeardown: '<rootDir>/test/helpers/global-teardown.mjs',
+    },
+  ].filter(({ testMatch }) => testMatch.length > 0),
   testTimeout: 30_000,
   // Tests mostly wait for the database, so two workers pay even on two cores. The upper bound keeps the
   // sum of all connection pools far below the server's max_connections.
   maxWorkers: Math.min(4, Math.max(2, availableParallelism())),
-  // ES modules in Node's vm are not given back, so that workers grow with every file, and slow down with their garbage.
-  workerIdleMemoryLimit: '1GB',
-  coverageProvider: 'v8',
-  collectCoverageFrom: ['lib/**/*.ts', 'migrations/**/*.ts'],
 };
+
+function matching(isWanted) {
+  return patterns.filter(isWanted).map((pattern) => `<rootDir>/test/${pattern.replace(/\*\*$/, '**/*')}.spec.ts`);
+}

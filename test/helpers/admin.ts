@@ -6,12 +6,10 @@ export const TEST_ENVIRONMENT = {
   run: 'IDEMPOTENCY_TEST_RUN',
   /** Set where PgBouncer runs, whether or not a test goes through it. */
   poolerUrl: 'IDEMPOTENCY_TEST_POOLER_URL',
-  /** Set in the pass whose applications connect through PgBouncer. */
-  throughPooler: 'IDEMPOTENCY_TEST_THROUGH_POOLER',
 } as const;
 
 /** Whether what a test calls the URL of its database leads through PgBouncer. */
-export const THROUGH_POOLER = process.env[TEST_ENVIRONMENT.throughPooler] !== undefined;
+export const THROUGH_POOLER = process.env['PASS'] === 'pgbouncer';
 
 /** Connection string of the server's administrative database, for tests that work on the server itself. */
 function adminUrl(): string {

@@ -24,7 +24,7 @@ export function runTypeScript(
   environment: NodeJS.ProcessEnv = {},
   messages: 'channel' | 'none' = 'none',
 ): TypeScriptProcess {
-  const hooks = join(REPOSITORY, 'test', 'helpers', 'register-typescript.mjs');
+  const hooks = join(REPOSITORY, 'test', 'jest', 'register-typescript.mjs');
   const child = spawn(process.execPath, ['--import', hooks, '--input-type=module', '--eval', source], {
     cwd: REPOSITORY,
     env: { ...process.env, NODE_OPTIONS: '', ...environment },

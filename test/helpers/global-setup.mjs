@@ -1,5 +1,5 @@
 // Jest transforms what tests import, but loads this file with plain Node: TypeScript needs the hooks.
-import './register-typescript.mjs';
+import '../jest/register-typescript.mjs';
 import { findPgBouncer } from './pgbouncer-location.mjs';
 
 /** Starts the one PostgreSQL server of the run, and tells the workers where it is through the environment. */

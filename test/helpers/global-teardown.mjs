@@ -1,4 +1,4 @@
-import './register-typescript.mjs';
+import '../jest/register-typescript.mjs';
 
 /** Removes everything that `globalSetup` and the tests created. */
 export default async function globalTeardown() {

@@ -10,7 +10,7 @@ const BY_NAME: Readonly<Record<string, TuningOptions>> = {
  * What the applications of the tests are tuned with, unless a test says otherwise: `TUNING=all npm test -- test/e2e` runs them
  * with everything on. Child processes inherit it.
  */
-export const TUNING = tuningNamed(process.env['TUNING'] ?? '');
+export const TUNING = tuningNamed(process.env['TUNING'] ?? (process.env['PASS'] === 'tuned' ? 'all' : ''));
 
 function tuningNamed(name: string): TuningOptions {
   const tuning = BY_NAME[name];

@@ -193,7 +193,7 @@ describe('the command', () => {
   afterEach(() => Promise.all(databases.splice(0).map((each) => each.drop())));
 
   function cli(...args: string[]): { status: number | null; stdout: string; stderr: string } {
-    const hooks = join(REPOSITORY, 'test', 'helpers', 'register-typescript.mjs');
+    const hooks = join(REPOSITORY, 'test', 'jest', 'register-typescript.mjs');
     const command = ['--import', hooks, join(REPOSITORY, 'migrations', 'cli.ts'), ...args];
     return spawnSync(process.execPath, command, {
       cwd: REPOSITORY,

@@ -33,7 +33,7 @@ class FileByFileRunner {
   /** One server for all runs of this process: a new one for each of them would take longer than most tests do. */
   async init() {
     if (!process.env.DATABASE_URL) {
-      await import('../helpers/register-typescript.mjs');
+      await import('../jest/register-typescript.mjs');
       const { provideDatabase } = await import('../../sample-app/postgres/database-url.ts');
       this.#database = await provideDatabase({ durable: false });
       process.env.DATABASE_URL = this.#database.url;

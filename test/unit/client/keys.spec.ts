@@ -20,7 +20,7 @@ afterEach(() => {
 /** Web Crypto as browsers have it on http:. */
 function withoutSecureContext(): void {
   const insecure = { getRandomValues: webcrypto.getRandomValues.bind(webcrypto) };
-  Object.defineProperty(globalThis, 'crypto', { ...platform, value: insecure });
+  Object.defineProperty(globalThis, 'crypto', { configurable: true, value: insecure });
 }
 
 describe('randomKey', () => {

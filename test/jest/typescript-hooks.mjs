@@ -9,8 +9,11 @@ const OWN_NAMES = new Map([
   ['nestjs-pg-idempotency/migrations', new URL('../../migrations/index.ts', import.meta.url).href],
 ]);
 
+const JEST_GLOBALS = new URL('./globals.mjs', import.meta.url).href;
+
 /** @type {import('node:module').ResolveHook} */
 export function resolve(specifier, context, nextResolve) {
+  if (specifier === '@jest/globals') return { url: `${JEST_GLOBALS}?for=${context.parentURL}`, shortCircuit: true };
   const own = OWN_NAMES.get(specifier);
   if (own !== undefined) return nextResolve(own, context);
   if (specifier.startsWith('.') && specifier.endsWith('.js') && context.parentURL?.startsWith('file:')) {
@@ -22,7 +25,7 @@ export function resolve(specifier, context, nextResolve) {
 
 /** @type {import('node:module').LoadHook} */
 export function load(url, context, nextLoad) {
-  if (!url.startsWith('file:') || !url.endsWith('.ts')) return nextLoad(url, context);
+  if (!url.startsWith('file:') || !new URL(url).pathname.endsWith('.ts')) return nextLoad(url, context);
   const filename = fileURLToPath(url);
   const { code } = transformSync(readFileSync(filename, 'utf8'), { ...swcOptions, filename });
   return { format: 'module', source: code, shortCircuit: true };

@@ -1,5 +1,5 @@
 // Lets a plain Node process import this repository's TypeScript, as Jest does for the tests themselves:
-// `node --import ./test/helpers/register-typescript.mjs some-file.ts`
+// `node --import ./test/jest/register-typescript.mjs some-file.ts`
 import * as nodeModule from 'node:module';
 import * as hooks from './typescript-hooks.mjs';
 
