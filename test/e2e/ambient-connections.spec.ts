@@ -12,7 +12,7 @@ import {
 } from '@nestjs/common';
 import { afterCommit, Idempotent, outside } from 'nestjs-pg-idempotency';
 import { DataSource } from 'typeorm';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { postJson, startRequest, type HttpResponse } from '../helpers/http.js';
 import { Order, Wallet } from '../helpers/shop.js';

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { HttpException, Logger } from '@nestjs/common';
 import { afterCommit, outside } from 'nestjs-pg-idempotency';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { Workbench } from '../helpers/workbench.js';
 

@@ -3,7 +3,7 @@ import type { ClientBase } from 'pg';
 import QueryStream from 'pg-query-stream';
 import { In, JoinColumn, ManyToOne, OneToMany, type Relation, Repository } from 'typeorm';
 import { Column, Entity, PrimaryGeneratedColumn } from 'typeorm';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { Order, Wallet } from '../helpers/shop.js';
 import { Workbench, type Script, type Tools } from '../helpers/workbench.js';
 

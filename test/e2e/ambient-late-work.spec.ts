@@ -13,7 +13,7 @@ import {
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { catchError, throwError, timeout, type Observable } from 'rxjs';
 import { DataSource } from 'typeorm';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { runTypeScript } from '../helpers/child-process.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { postJson } from '../helpers/http.js';

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { DataSource, EntityManager } from 'typeorm';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { deferred } from '../helpers/conditions.js';
 import { Order } from '../helpers/shop.js';
 import { Workbench } from '../helpers/workbench.js';

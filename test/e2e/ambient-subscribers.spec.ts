@@ -3,7 +3,7 @@ import { HttpException } from '@nestjs/common';
 import type { EntityManager, EntitySubscriberInterface, InsertEvent, TransactionCommitEvent } from 'typeorm';
 import type { TransactionRollbackEvent } from 'typeorm';
 import { outside } from 'nestjs-pg-idempotency';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { Order } from '../helpers/shop.js';
 import { Workbench } from '../helpers/workbench.js';

@@ -13,7 +13,7 @@ import {
 } from '@nestjs/common';
 import { Idempotent, type IdempotencyError } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { deferred, type Deferred } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import type { HttpResponse } from '../helpers/http.js';

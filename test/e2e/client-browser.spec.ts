@@ -4,7 +4,7 @@ import type { INestApplication } from '@nestjs/common';
 import type * as Client from 'nestjs-pg-idempotency/client';
 import type { Browser, Page } from 'playwright-core';
 import { createSampleApp } from '../../sample-app/create-sample-app.js';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { findBrowser } from '../helpers/browser.js';
 import type { Charge } from '../helpers/client-charges.js';
 import { startBrowserWithNames, startClientSite, type ClientSite } from '../helpers/client-page.js';

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { apiKey, createClient, endpoint, resource, unchecked } from 'nestjs-pg-idempotency/client';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { startLossyHttp, type LossyHttp, type Mishap, type SeenRequest } from '../helpers/lossy-http.js';
 import { CLIENT, ORDER, ORDERS } from './rewards.fixture.js';
 import { KEY, OTHER_KEY, startSample, type RunningSample } from './sample.fixture.js';

@@ -13,7 +13,7 @@ import {
   type TimeoutOptions,
 } from 'nestjs-pg-idempotency/client';
 import { withClient } from '../helpers/admin.js';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { failureOf } from '../helpers/client-calls.js';
 import type { Charge } from '../helpers/client-charges.js';
 import { deferred, eventually } from '../helpers/conditions.js';

@@ -9,7 +9,7 @@ import {
   type Duration,
   type IdempotencyExecution,
 } from 'nestjs-pg-idempotency';
-import { startApp, type Adapter, type TestApp } from '../helpers/app.js';
+import { startApp, type Adapter, type TestApp } from '../helpers/application.js';
 
 /** What goes wrong with a call: it takes effect and its answer is lost, or it is refused without an effect. */
 type Trouble = 'lost' | 'refused';

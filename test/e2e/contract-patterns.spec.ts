@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { IdempotencyPurgeService, IdempotencyService } from 'nestjs-pg-idempotency';
 import { signWebhook } from '../../sample-app/webhooks/webhook-signature.js';
-import { ADAPTERS, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, type TestApp } from '../helpers/application.js';
 import { runTypeScript } from '../helpers/child-process.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';

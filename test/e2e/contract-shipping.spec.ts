@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { sendRequest, type HttpResponse } from '../helpers/http.js';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { KEY, OTHER_KEY, SECOND, startSample, UUID, type RunningSample } from './sample.fixture.js';
 
 const CONFLICT =

@@ -2,7 +2,7 @@ import type { Server } from 'node:http';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { UnprocessableEntityException } from '@nestjs/common';
 import { currentExecution, type TuningOptions } from 'nestjs-pg-idempotency';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { createShop, Order } from '../helpers/shop.js';

@@ -19,7 +19,7 @@ import { InjectRepository } from '@nestjs/typeorm';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { from, switchMap, takeUntil, type Observable } from 'rxjs';
 import { Repository } from 'typeorm';
-import { ADAPTERS, startApp, type Adapter, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type Adapter, type TestApp } from '../helpers/application.js';
 import { deferred, eventually, type Deferred } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, startRequest, type HttpRequestInFlight, type HttpResponse } from '../helpers/http.js';

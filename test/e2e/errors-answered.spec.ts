@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { ArgumentsHost, ExceptionFilter } from '@nestjs/common';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { Workbench } from '../helpers/workbench.js';
 
 /** Tells every failure as a success, as some applications do with an envelope of their own. */

@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { Body, Controller, HttpException, Post } from '@nestjs/common';
 import { CurrentExecution, Idempotent, type IdempotencyExecution } from 'nestjs-pg-idempotency';
 import { once } from 'node:events';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
 import { createShop, Order, resetShop, shopState } from '../helpers/shop.js';

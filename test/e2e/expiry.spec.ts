@@ -5,7 +5,7 @@ import { Idempotent } from 'nestjs-pg-idempotency';
 import { Client } from 'pg';
 import { Repository } from 'typeorm';
 import { statementsFor } from '../../lib/postgres/statements.js';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { deferred } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';

@@ -3,7 +3,7 @@ import { afterCommit, outside } from 'nestjs-pg-idempotency';
 import { Client } from 'pg';
 import { DataSource } from 'typeorm';
 import { lockNumber } from '../../lib/core/identity.js';
-import { ADAPTERS, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, type TestApp } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';

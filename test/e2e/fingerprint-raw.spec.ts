@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/glo
 import { Controller, Post } from '@nestjs/common';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { sendRequest, type HttpResponse } from '../helpers/http.js';
 import { expectReplay } from '../helpers/replay.js';

@@ -16,7 +16,13 @@ import {
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
 import type { Observable } from 'rxjs';
-import { ADAPTERS, startApp, type Adapter, type TestApp, type TestAppOptions } from '../helpers/app.js';
+import {
+  ADAPTERS,
+  startApp,
+  type Adapter,
+  type TestApp,
+  type TestAppOptions,
+} from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { sendRequest, type HttpResponse } from '../helpers/http.js';
 

@@ -3,7 +3,7 @@ import { Body, Controller, Post, Req, Res } from '@nestjs/common';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { startApp, type TestApp } from '../helpers/app.js';
+import { startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { expectReplay, postWithKey } from '../helpers/replay.js';
 

@@ -15,7 +15,7 @@ import { FileInterceptor } from '@nestjs/platform-express';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { IsInt } from 'class-validator';
 import { EntityManager } from 'typeorm';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { isCommit } from '../helpers/commit-faults.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { postJson, sendRequest, type HttpResponse } from '../helpers/http.js';

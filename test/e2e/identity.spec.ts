@@ -3,7 +3,7 @@ import { Controller, Param, Post, Put, Version, VersioningType, VERSION_NEUTRAL 
 import { clientFromHeader, clientFromUser, Idempotent } from 'nestjs-pg-idempotency';
 import { createHash, randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
 

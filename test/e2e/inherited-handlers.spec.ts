@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { Controller, Inject, Post } from '@nestjs/common';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { DataSource } from 'typeorm';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson } from '../helpers/http.js';
 import { createShop, Order, resetShop, shopState } from '../helpers/shop.js';

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/glo
 import { Body, ConflictException, Controller, HttpCode, Param, Post } from '@nestjs/common';
 import { Idempotent, type FormattedError, type IdempotencyError } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, sendRequest, type HttpRequestHeaders, type HttpResponse } from '../helpers/http.js';
 import { expectReplay } from '../helpers/replay.js';

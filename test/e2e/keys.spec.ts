@@ -11,7 +11,7 @@ import {
 import { HttpAdapterHost } from '@nestjs/core';
 import { Idempotent, IdempotencyException, type IdempotencyError } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpRequestHeaders, type HttpResponse } from '../helpers/http.js';
 

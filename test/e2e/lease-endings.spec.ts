@@ -7,7 +7,7 @@ import {
   type INestApplication,
 } from '@nestjs/common';
 import { afterCommit, IdempotencyPurgeService, ReleaseIdempotencyKey } from 'nestjs-pg-idempotency';
-import { ADAPTERS, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, type TestApp } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, startRequest, type HttpResponse } from '../helpers/http.js';

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { ConflictException, InternalServerErrorException, StreamableFile } from '@nestjs/common';
-import { ADAPTERS, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
 import { Stage, startLeaseApp, type Route } from '../helpers/lease-app.js';

@@ -10,7 +10,7 @@ import {
   type UnresolvedOutcome,
 } from 'nestjs-pg-idempotency';
 import { Repository } from 'typeorm';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
 import { createShop, Order, resetShop, shopState } from '../helpers/shop.js';

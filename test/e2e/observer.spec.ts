@@ -6,7 +6,7 @@ import {
   type IdempotencyEvent,
   type IdempotentRouteOptions,
 } from 'nestjs-pg-idempotency';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { loseCommitAnswer } from '../helpers/commit-faults.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';

@@ -6,7 +6,7 @@ import { Idempotent } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import * as zlib from 'node:zlib';
-import { ADAPTERS, startApp, type Adapter, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type Adapter, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import type { HttpResponse } from '../helpers/http.js';
 import { comparableHeaders, postWithKey } from '../helpers/replay.js';

@@ -19,7 +19,7 @@ import { Exclude } from 'class-transformer';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
 import { map, type Observable } from 'rxjs';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson } from '../helpers/http.js';
 import { expectReplay, RecordingLogger, sendTwice } from '../helpers/replay.js';

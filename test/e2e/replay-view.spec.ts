@@ -5,7 +5,13 @@ import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ADAPTERS, startApp, type Adapter, type TestApp, type TestAppOptions } from '../helpers/app.js';
+import {
+  ADAPTERS,
+  startApp,
+  type Adapter,
+  type TestApp,
+  type TestAppOptions,
+} from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { expectReplay, sendTwice } from '../helpers/replay.js';
 

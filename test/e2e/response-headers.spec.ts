@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/glo
 import { Controller, Header, HttpException, Post, Res } from '@nestjs/common';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import type { HttpResponse } from '../helpers/http.js';
 import { postWithKey } from '../helpers/replay.js';

@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import type { OnApplicationShutdown } from '@nestjs/common';
 import { afterCommit } from 'nestjs-pg-idempotency';
 import { DataSource } from 'typeorm';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { startRequest, type HttpResponse } from '../helpers/http.js';

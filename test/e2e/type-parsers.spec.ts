@@ -3,7 +3,7 @@ import { Controller, Post, Res } from '@nestjs/common';
 import { IdempotencyService, Idempotent } from 'nestjs-pg-idempotency';
 import type { ServerResponse } from 'node:http';
 import { types } from 'pg';
-import { ADAPTERS, startApp, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson } from '../helpers/http.js';
 

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import type { Pool } from 'pg';
 import { DataSource } from 'typeorm';
-import { ADAPTERS, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, type TestApp } from '../helpers/application.js';
 import { sendUntil, settle, type Load } from '../helpers/bad-network-load.js';
 import { NETWORK_FAULTS, spoil } from '../helpers/bad-network.js';
 import { eventually } from '../helpers/conditions.js';

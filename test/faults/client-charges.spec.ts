@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { endpoint, unchecked, type RetryOptions } from 'nestjs-pg-idempotency/client';
 import { startSample, type RunningSample } from '../e2e/sample.fixture.js';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import {
   ChargeSchedule,
   chargeViolations,

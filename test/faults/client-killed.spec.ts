@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { startSample, type RunningSample } from '../e2e/sample.fixture.js';
 import { withClient } from '../helpers/admin.js';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import type { TypeScriptProcess } from '../helpers/child-process.js';
 import {
   makeDurably,

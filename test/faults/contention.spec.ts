@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { ADAPTERS, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, type TestApp } from '../helpers/application.js';
 import { deferred, eventually, type Deferred } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';

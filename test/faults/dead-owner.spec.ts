@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Reconciliation } from 'nestjs-pg-idempotency';
-import { ADAPTERS, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, type TestApp } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';

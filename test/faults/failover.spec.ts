@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { Pool } from 'pg';
 import { idempotencyDdl } from '../../migrations/index.js';
-import { ADAPTERS, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, type TestApp } from '../helpers/application.js';
 import { isCommitAnswer } from '../helpers/commit-faults.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import type { TestDatabase } from '../helpers/database.js';

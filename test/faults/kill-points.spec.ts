@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { statementsFor } from '../../lib/postgres/statements.js';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { FAULT_ROUTES, type FaultRoute } from '../helpers/fault-app.js';
 import { amount, chooseSeed, printFigures, seededRandom } from '../helpers/fault-run.js';

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { FAULT_ROUTES, type FaultRoute } from '../helpers/fault-app.js';
 import { amount, chooseSeed, printFigures, seededRandom, type Random } from '../helpers/fault-run.js';
 import { startFaultScene, type FaultScene } from '../helpers/fault-scene.js';

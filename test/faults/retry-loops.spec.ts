@@ -14,7 +14,7 @@ import {
   type RunningRewards,
 } from '../e2e/rewards.fixture.js';
 import { withClient } from '../helpers/admin.js';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createEmptyDatabase, type TestDatabase } from '../helpers/database.js';
 import { amount, chooseSeed, printFigures, seededRandom, type Random } from '../helpers/fault-run.js';

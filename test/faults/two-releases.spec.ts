@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { idempotencyMigrations, type MigrationClass } from 'nestjs-pg-idempotency/migrations';
 import { DataSource } from 'typeorm';
-import { ADAPTERS, type Adapter, type TestApp } from '../helpers/app.js';
+import { ADAPTERS, type Adapter, type TestApp } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { createEmptyDatabase, createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { FirstRelease } from '../helpers/first-release.js';

@@ -7,7 +7,7 @@ import {
   type IdempotencyModuleOptions,
 } from 'nestjs-pg-idempotency';
 import { DataSource, type EntityManager } from 'typeorm';
-import { startApp, type TestApp, type TestAppOptions } from './app.js';
+import { startApp, type TestApp, type TestAppOptions } from './application.js';
 import type { TestDatabase } from './database.js';
 
 /** Milliseconds; the shortest lease there is. */

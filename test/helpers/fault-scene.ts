@@ -1,4 +1,4 @@
-import type { Adapter, TestApp } from './app.js';
+import type { Adapter, TestApp } from './application.js';
 import { createTestDatabase, type TestDatabase } from './database.js';
 import { createEffects, startFaultApp, type FaultAnswer, type FaultRoute } from './fault-app.js';
 import { postJson, type HttpResponse } from './http.js';

@@ -10,7 +10,7 @@ import {
   type UnresolvedOutcome,
 } from 'nestjs-pg-idempotency';
 import { DataSource, Repository } from 'typeorm';
-import { startApp, type Adapter, type TestApp, type TestAppOptions } from './app.js';
+import { startApp, type Adapter, type TestApp, type TestAppOptions } from './application.js';
 import { deferred, type Deferred } from './conditions.js';
 import { Order } from './shop.js';
 

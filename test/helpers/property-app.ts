@@ -25,7 +25,7 @@ import {
 import { Pool } from 'pg';
 import { DataSource } from 'typeorm';
 import { ENDPOINTS, type Endpoint, type Script, type Settlement } from '../property/model.js';
-import { startApp, type Adapter, type TestApp } from './app.js';
+import { startApp, type Adapter, type TestApp } from './application.js';
 import type { TestDatabase } from './database.js';
 
 /** Something wrong with the application, for runs that must find it. */

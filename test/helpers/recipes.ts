@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { dirname, join } from 'node:path';
-import { ADAPTERS, type Adapter } from './app.js';
+import { ADAPTERS, type Adapter } from './application.js';
 import { createEmptyDatabase, type TestDatabase } from './database.js';
 import { runTypeScript, type TypeScriptProcess } from './child-process.js';
 

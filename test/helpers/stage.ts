@@ -9,7 +9,7 @@ import {
 } from 'nestjs-pg-idempotency';
 import type { Pool } from 'pg';
 import { DataSource, Repository } from 'typeorm';
-import { startApp, type TestApp, type TestAppOptions } from './app.js';
+import { startApp, type TestApp, type TestAppOptions } from './application.js';
 import { deferred, eventually } from './conditions.js';
 import type { TestDatabase } from './database.js';
 import { postJson, type HttpResponse } from './http.js';

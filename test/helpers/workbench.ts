@@ -3,7 +3,7 @@ import { DataSource, EntityManager, Repository } from 'typeorm';
 import { InjectRepository } from '@nestjs/typeorm';
 import { Idempotent, type IdempotentRouteOptions } from 'nestjs-pg-idempotency';
 import type { Pool } from 'pg';
-import { startApp, type TestApp, type TestAppOptions } from './app.js';
+import { startApp, type TestApp, type TestAppOptions } from './application.js';
 import { eventually } from './conditions.js';
 import { createTestDatabase, type TestDatabase } from './database.js';
 import { postJson, type HttpResponse } from './http.js';

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { Controller, Get, Post, Scope, type Type } from '@nestjs/common';
 import { Idempotent } from 'nestjs-pg-idempotency';
-import { startApp, type TestApp } from '../helpers/app.js';
+import { startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, sendRequest } from '../helpers/http.js';
 

@@ -27,7 +27,7 @@ import {
 import { of, type Observable } from 'rxjs';
 import { DataSource } from 'typeorm';
 import { idempotencyDdl } from '../../migrations/index.js';
-import { startApp, type TestApp, type TestAppOptions } from '../helpers/app.js';
+import { startApp, type TestApp, type TestAppOptions } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { createEmptyDatabase, createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson } from '../helpers/http.js';

@@ -4,7 +4,7 @@ import { currentExecution, type TuningOptions } from 'nestjs-pg-idempotency';
 import type { ClientBase, DatabaseError } from 'pg';
 import type { DataSource, QueryFailedError } from 'typeorm';
 import { statementName } from '../../lib/postgres/statement-name.js';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { deferred } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import type { HttpResponse } from '../helpers/http.js';

@@ -15,7 +15,7 @@ import { TypeOrmModule } from '@nestjs/typeorm';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { Idempotent, IdempotencyModule, sharedClient } from 'nestjs-pg-idempotency';
-import { ADAPTERS, startApp, type Adapter } from '../helpers/app.js';
+import { ADAPTERS, startApp, type Adapter } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson } from '../helpers/http.js';
 

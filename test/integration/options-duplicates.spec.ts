@@ -7,7 +7,7 @@ import {
   type IdempotencyModuleOptions,
   type IdempotentRouteOptions,
 } from 'nestjs-pg-idempotency';
-import { startApp } from '../helpers/app.js';
+import { startApp } from '../helpers/application.js';
 import { createTestDatabase } from '../helpers/database.js';
 
 type Options = Partial<Record<keyof IdempotencyModuleOptions, unknown>>;

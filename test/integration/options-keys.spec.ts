@@ -9,7 +9,7 @@ import {
   type KeyOptions,
   type KeyReader,
 } from 'nestjs-pg-idempotency';
-import { startApp } from '../helpers/app.js';
+import { startApp } from '../helpers/application.js';
 import { createTestDatabase } from '../helpers/database.js';
 
 type Options = Partial<Record<keyof IdempotencyModuleOptions, unknown>>;

@@ -4,7 +4,7 @@ import { Idempotent, IdempotencyPurgeService, type PurgeOptions } from 'nestjs-p
 import { Client } from 'pg';
 import { DataSource } from 'typeorm';
 import { statementsFor } from '../../lib/postgres/statements.js';
-import { startApp, type TestApp } from '../helpers/app.js';
+import { startApp, type TestApp } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson } from '../helpers/http.js';

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { IdempotencyService } from 'nestjs-pg-idempotency';
 import { createHmac, randomUUID } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
-import { startApp } from '../helpers/app.js';
+import { startApp } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { createEmptyDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, startRequest, type HttpResponse } from '../helpers/http.js';

@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import fc, { type AsyncCommand } from 'fast-check';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { amount, chooseSeed, printFigures } from '../helpers/fault-run.js';
 import { createJournal, type PlantedFault } from '../helpers/property-app.js';

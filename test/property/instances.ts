@@ -1,4 +1,4 @@
-import type { TestApp } from '../helpers/app.js';
+import type { TestApp } from '../helpers/application.js';
 import { startPropertyApp, type PropertyAppOptions } from '../helpers/property-app.js';
 import { startPropertyProcess, type PropertyProcess } from '../helpers/property-process.js';
 import type { Instances, Side } from './world.js';

@@ -8,7 +8,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { ADAPTERS } from '../helpers/app.js';
+import { ADAPTERS } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { amount, chooseSeed, printFigures } from '../helpers/fault-run.js';
 import { createJournal } from '../helpers/property-app.js';
