@@ -1,9 +1,15 @@
+import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 
-/** What every pass runs, and what it is called with; see test/README.md. */
+/** What is run: by `PASS`, and whatever the command line names by its path. See test/README.md. */
 const PASSES = {
-  /** Every behaviour once, on both adapters, directly on PostgreSQL. */
-  direct: ['unit/**', 'integration/**', 'e2e/**', 'faults/**', 'property/**'],
+  /** Every behaviour once, on both adapters, directly on PostgreSQL: what `npm test` runs. */
+  direct: [
+    'unit/**',
+    'integration/!(recipes*|readme|docs|client-docs|performance-docs)',
+    'integration/client/*',
+    'e2e/!(rewards-start|rewards-dangers|start-page|sample-docs)',
+  ],
   /** What to run after each change: no database for the unit tests, one adapter for a spine of the others. */
   quick: [
     'unit/**',
@@ -14,12 +20,22 @@ const PASSES = {
   pgbouncer: ['e2e/!(client*|start-page|rewards-start|sample-docs)', 'integration/cancel-request'],
   /** What happens on the wire, and what happens when that breaks, with every option that trades something for speed. */
   tuned: ['e2e/{limits,lost-commit,one-effect}', 'faults/{dead-owner,kill-points,lost-acknowledgement}'],
+  /** What the pages and the sample application say, run as it stands there. */
+  pages: [
+    'integration/{recipes*,readme,docs,client-docs,performance-docs}',
+    'e2e/{rewards-start,rewards-dangers,start-page,sample-docs}',
+  ],
+  /** Kills, failing networks and servers, and random sequences held against a model. */
+  faults: ['faults/**', 'property/**'],
   /** Beside what teams have around their handlers, on NestJS 11 and 12. */
   interop: ['interop/**'],
 };
 
 const pass = process.env.PASS ?? 'direct';
-const patterns = PASSES[pass];
+const isAskedByPath = process.argv
+  .slice(2)
+  .some((argument) => existsSync(argument) && /^(\.\/)?test\b/.test(argument));
+const patterns = isAskedByPath ? ['unit/**', '!(unit)/**'] : PASSES[pass];
 if (!patterns) throw new Error(`There is no PASS=${pass}; there are ${Object.keys(PASSES).join(', ')}`);
 
 /** @type {import('jest').Config} */
@@ -29,9 +45,14 @@ const project = {
   testRunner: '<rootDir>/test/jest/native-runner.cjs',
   transform: {},
   testPathIgnorePatterns: ['/node_modules/', '<rootDir>/test/package/'],
-  modulePathIgnorePatterns: ['dist', 'test/package', 'test/interop/nest', '.data', '.stryker-tmp', 'reports'].map(
-    (folder) => `<rootDir>/${folder}`,
-  ),
+  modulePathIgnorePatterns: [
+    'dist',
+    'test/package',
+    'test/interop/nest',
+    '.data',
+    '.stryker-tmp',
+    'reports',
+  ].map((folder) => `<rootDir>/${folder}`),
 };
 
 /** @type {import('jest').Config} */
@@ -47,12 +68,17 @@ export default {
       globalTeardown: '<rootDir>/test/helpers/global-teardown.mjs',
     },
   ].filter(({ testMatch }) => testMatch.length > 0),
-  testTimeout: 30_000,
-  // Tests mostly wait for the database, so two workers pay even on two cores. The upper bound keeps the
-  // sum of all connection pools far below the server's max_connections.
-  maxWorkers: Math.min(4, Math.max(2, availableParallelism())),
+  // Only what hangs takes that long, on however busy a machine.
+  testTimeout: 120_000,
+  // Tests mostly wait, so one worker more than there are cores pays. The upper bound keeps the sum of all connection
+  // pools far below the server's max_connections.
+  maxWorkers: Math.min(4, availableParallelism() + 1),
+  // What tests leave behind, such as compiled programs, is given back with the process.
+  workerIdleMemoryLimit: '1GB',
 };
 
 function matching(isWanted) {
-  return patterns.filter(isWanted).map((pattern) => `<rootDir>/test/${pattern.replace(/\*\*$/, '**/*')}.spec.ts`);
+  return patterns
+    .filter(isWanted)
+    .map((pattern) => `<rootDir>/test/${pattern.replace(/\*\*$/, '**/*')}.spec.ts`);
 }

@@ -198,7 +198,11 @@ describe.each(ADAPTERS)('limits (%s)', (adapter) => {
     const expectRuns = async (path: string): Promise<void> => {
       work = async () => undefined;
       hangs = false;
-      const retry = await post(path);
+      // A busy machine may take longer than the limit once more, and then the client comes back once more.
+      const retry = await eventually(async () => {
+        const answer = await post(path);
+        return answer.status === 503 ? false : answer;
+      });
       expect(retry.status).toBe(201);
       expect(retry.headers['idempotency-replayed']).toBeUndefined();
       expect(await shopState(database)).toMatchObject({ orders: 1, records: 1 });
@@ -325,7 +329,7 @@ describe.each(ADAPTERS)('limits (%s)', (adapter) => {
     work = async () => undefined;
     const answer = await eventually(async () => {
       const attempt = await post('hang', neighbour);
-      return attempt.status === 409 ? false : attempt;
+      return [409, 503].includes(attempt.status) ? false : attempt;
     });
     expect(answer.status).toBe(201);
     expect(answer.headers['idempotency-replayed']).toBeUndefined();

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 /** How long and how often {@link eventually} looks. */
 export interface EventuallyOptions {
-  /** Milliseconds after which the last failure is thrown. Default 10 000. */
+  /** Milliseconds after which the last failure is thrown. Default 60 000: only what hangs takes that long, on however busy a machine. */
   readonly timeoutMs?: number;
   /** Milliseconds between two looks. Default 20. */
   readonly intervalMs?: number;
@@ -14,7 +14,7 @@ export interface EventuallyOptions {
  */
 export async function eventually<T>(
   condition: () => T | Promise<T>,
-  { timeoutMs = 10_000, intervalMs = 20 }: EventuallyOptions = {},
+  { timeoutMs = 60_000, intervalMs = 20 }: EventuallyOptions = {},
 ): Promise<Exclude<T, false>> {
   const deadline = performance.now() + timeoutMs;
   for (;;) {

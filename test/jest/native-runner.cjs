@@ -10,7 +10,14 @@ let files = 0;
  * Runs a file's tests by jest-circus, as Jest does, but has Node load the modules: once in a worker, not once for each file.
  * What Jest's own modules for ES modules cost is most of a suite's time, and its memory is never given back.
  */
-module.exports = function runNatively(globalConfig, config, environment, runtime, testPath, sendMessageToJest) {
+module.exports = function runNatively(
+  globalConfig,
+  config,
+  environment,
+  runtime,
+  testPath,
+  sendMessageToJest,
+) {
   runtime.requireInternalModule = requireAnew;
   runtime.unstable_shouldLoadAsEsm = () => true;
   runtime.unstable_importModule = (path) => {

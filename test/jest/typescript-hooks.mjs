@@ -13,7 +13,8 @@ const JEST_GLOBALS = new URL('./globals.mjs', import.meta.url).href;
 
 /** @type {import('node:module').ResolveHook} */
 export function resolve(specifier, context, nextResolve) {
-  if (specifier === '@jest/globals') return { url: `${JEST_GLOBALS}?for=${context.parentURL}`, shortCircuit: true };
+  if (specifier === '@jest/globals')
+    return { url: `${JEST_GLOBALS}?for=${context.parentURL}`, shortCircuit: true };
   const own = OWN_NAMES.get(specifier);
   if (own !== undefined) return nextResolve(own, context);
   if (specifier.startsWith('.') && specifier.endsWith('.js') && context.parentURL?.startsWith('file:')) {
