@@ -1,19 +1,21 @@
 import { randomUUID } from 'node:crypto';
-import { describe, expect, it } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { postJson } from '../helpers/http.js';
-import { EITHER, EVERYWHERE, expectProtected, expectReplay, NEST11, useScene } from './scene.js';
+import { EITHER, EVERYWHERE, expectProtected, expectReplay, NEST11, Scene } from './scene.js';
 
 describe.each(EVERYWHERE)('@nestjs/throttler on Nest $nest ($adapter)', (platform) => {
-  const scene = useScene('throttler', platform);
+  const scene = new Scene('throttler', platform);
+  beforeAll(() => scene.open());
+  afterAll(() => scene.close());
 
   it('one effect and one replay', async () => {
-    await expectProtected(scene(), '/effects', { 'X-Caller': 'one' });
-    expect(scene().complaints()).toEqual([]);
+    await expectProtected(scene, '/effects', { 'X-Caller': 'one' });
+    expect(scene.complaints()).toEqual([]);
   });
 
   it('replays count, a 429 is not recorded, the rate limit’s headers are those of each exchange', async () => {
     const key = { 'Idempotency-Key': 'limited' };
-    const by = (caller: string) => scene().post('/effects', 'limited', { ...key, 'X-Caller': caller });
+    const by = (caller: string) => scene.post('/effects', 'limited', { ...key, 'X-Caller': caller });
     const original = await by('two');
     expect([original.status, original.headers['x-ratelimit-remaining']]).toEqual([201, '3']);
     for (const remaining of ['2', '1', '0']) {
@@ -25,96 +27,102 @@ describe.each(EVERYWHERE)('@nestjs/throttler on Nest $nest ($adapter)', (platfor
     expect(limited.status).toBe(429);
     expect(limited.headers['retry-after']).toBeDefined();
     expectReplay(await by('three'), original);
-    expect(await scene().rows('limited')).toBe(1);
+    expect(await scene.rows('limited')).toBe(1);
   });
 
   it('a request that was limited leaves its key free', async () => {
-    for (const name of ['a', 'b', 'c', 'd']) await scene().post('/effects', name, { 'X-Caller': 'four' });
+    for (const name of ['a', 'b', 'c', 'd']) await scene.post('/effects', name, { 'X-Caller': 'four' });
     const key = { 'Idempotency-Key': 'limited at first' };
-    expect((await scene().post('/effects', 'later', { ...key, 'X-Caller': 'four' })).status).toBe(429);
-    const original = await scene().post('/effects', 'later', { ...key, 'X-Caller': 'five' });
+    expect((await scene.post('/effects', 'later', { ...key, 'X-Caller': 'four' })).status).toBe(429);
+    const original = await scene.post('/effects', 'later', { ...key, 'X-Caller': 'five' });
     expect([original.status, original.headers['idempotency-replayed']]).toEqual([201, undefined]);
-    expect(await scene().rows('later')).toBe(1);
+    expect(await scene.rows('later')).toBe(1);
   });
 });
 
 describe.each(EVERYWHERE)('@nestjs/cache-manager on Nest $nest ($adapter)', (platform) => {
-  const scene = useScene('cache', platform);
+  const scene = new Scene('cache', platform);
+  beforeAll(() => scene.open());
+  afterAll(() => scene.close());
 
   it('a controller whose GET is cached: one effect and one replay', async () => {
-    await expectProtected(scene());
-    const before = await scene().get('/effects');
-    await scene().post('/effects', 'uncounted');
-    expect(await scene().get('/effects')).toEqual(before);
-    expect(scene().complaints()).toEqual([]);
+    await expectProtected(scene);
+    const before = await scene.get('/effects');
+    await scene.post('/effects', 'uncounted');
+    expect(await scene.get('/effects')).toEqual(before);
+    expect(scene.complaints()).toEqual([]);
   });
 
   it('the hazard: a cached answer in the handler’s place is refused, and the log says what to do', async () => {
-    expect((await scene().post('/cached', 'cached')).status).toBe(201);
+    expect((await scene.post('/cached', 'cached')).status).toBe(201);
     const key = { 'Idempotency-Key': 'answered from the cache' };
-    const answered = await scene().post('/cached', 'not run', key);
+    const answered = await scene.post('/cached', 'not run', key);
     expect([answered.status, answered.text]).toEqual([
       500,
       expect.stringContaining('IDEMPOTENCY_HANDLER_NOT_SEEN'),
     ]);
-    expect(scene().complaints().join('\n')).toMatch(/CachedMutationController\.create/);
-    expect(scene().output()).toMatch(/cache/i);
-    expect(await scene().rows('not run')).toBe(0);
+    expect(scene.complaints().join('\n')).toMatch(/CachedMutationController\.create/);
+    expect(scene.output()).toMatch(/cache/i);
+    expect(await scene.rows('not run')).toBe(0);
   });
 });
 
 describe.each(EITHER)('passport with JWT on Nest $nest ($adapter)', (platform) => {
-  const scene = useScene('jwt', platform);
+  const scene = new Scene('jwt', platform);
+  beforeAll(() => scene.open());
+  afterAll(() => scene.close());
 
   const logIn = async (user: string): Promise<Record<string, string>> => {
-    const answer = await scene().post('/tokens', user);
+    const answer = await scene.post('/tokens', user);
     return { Authorization: `Bearer ${(answer.json() as { token: string }).token}` };
   };
 
   it('one effect and one replay', async () => {
-    await expectProtected(scene(), '/effects', await logIn('alice'));
-    expect(scene().complaints()).toEqual([]);
+    await expectProtected(scene, '/effects', await logIn('alice'));
+    expect(scene.complaints()).toEqual([]);
   });
 
   it('a refreshed token is the same client, another user is not', async () => {
     const key = { 'Idempotency-Key': 'theirs' };
-    const original = await scene().post('/effects', 'refreshed', { ...key, ...(await logIn('alice')) });
-    const again = await scene().post('/effects', 'refreshed', { ...key, ...(await logIn('alice')) });
+    const original = await scene.post('/effects', 'refreshed', { ...key, ...(await logIn('alice')) });
+    const again = await scene.post('/effects', 'refreshed', { ...key, ...(await logIn('alice')) });
     expectReplay(again, original);
-    const others = await scene().post('/effects', 'refreshed', { ...key, ...(await logIn('bob')) });
+    const others = await scene.post('/effects', 'refreshed', { ...key, ...(await logIn('bob')) });
     expect([others.status, others.headers['idempotency-replayed']]).toEqual([201, undefined]);
-    expect(await scene().rows('refreshed')).toBe(2);
+    expect(await scene.rows('refreshed')).toBe(2);
   });
 
   it('a request without a token is refused and leaves the key free', async () => {
     const key = { 'Idempotency-Key': randomUUID() };
-    expect((await scene().post('/effects', 'nobody', key)).status).toBe(401);
-    expect((await scene().post('/effects', 'nobody', { ...key, ...(await logIn('carol')) })).status).toBe(
-      201,
-    );
-    expect(await scene().rows('nobody')).toBe(1);
+    expect((await scene.post('/effects', 'nobody', key)).status).toBe(401);
+    expect((await scene.post('/effects', 'nobody', { ...key, ...(await logIn('carol')) })).status).toBe(201);
+    expect(await scene.rows('nobody')).toBe(1);
   });
 });
 
 describe.each(NEST11)('nestjs-pino on Nest $nest ($adapter)', (platform) => {
-  const scene = useScene('pino', platform);
-  const careless = useScene('pino', platform, { env: { REDACT: 'no' } });
+  const scene = new Scene('pino', platform);
+  beforeAll(() => scene.open());
+  afterAll(() => scene.close());
+  const careless = new Scene('pino', platform, { env: { REDACT: 'no' } });
+  beforeAll(() => careless.open());
+  afterAll(() => careless.close());
 
   it('one effect and one replay', async () => {
-    await expectProtected(scene());
-    expect(scene().complaints()).toEqual([]);
+    await expectProtected(scene);
+    expect(scene.complaints()).toEqual([]);
   });
 
   it('with redact the key is not in the log', async () => {
-    await scene().post('/effects', 'logged', { 'Idempotency-Key': 'a key to be kept' });
-    expect(scene().output()).toContain('the handler runs');
-    expect(scene().output()).toContain('"idempotency-key":"[Redacted]"');
-    expect(scene().output()).not.toContain('a key to be kept');
+    await scene.post('/effects', 'logged', { 'Idempotency-Key': 'a key to be kept' });
+    expect(scene.output()).toContain('the handler runs');
+    expect(scene.output()).toContain('"idempotency-key":"[Redacted]"');
+    expect(scene.output()).not.toContain('a key to be kept');
   });
 
   it('the hazard: without it, it is', async () => {
-    const url = `${careless().url}/effects`;
+    const url = `${careless.url}/effects`;
     await postJson(url, { name: 'logged' }, { 'Idempotency-Key': 'a key to be kept' });
-    expect(careless().output()).toContain('a key to be kept');
+    expect(careless.output()).toContain('a key to be kept');
   });
 });

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, expect } from '@jest/globals';
+import { expect } from '@jest/globals';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, sendRequest, type HttpResponse } from '../helpers/http.js';
@@ -47,45 +47,60 @@ export interface SceneOptions {
 }
 
 /** An application of `apps/` in a process of its own, on a database of its own. */
-export interface Scene {
-  readonly url: string;
-  readonly database: TestDatabase;
-  /** Sends `{ name }` by POST. Default path: `/effects`; default key: a new one. */
-  post(path: string, name: string, headers?: Readonly<Record<string, string>>): Promise<HttpResponse>;
-  /** What `GET path` answers. */
-  get(path: string): Promise<unknown>;
-  /** How many rows of that name are in the table of effects. */
-  rows(name: string): Promise<number>;
-  /** Everything that the process has printed. */
-  output(): string;
-  /** The lines in which the process has warned or complained. */
-  complaints(): string[];
-  close(): Promise<void>;
-}
+export class Scene {
+  #database: TestDatabase | undefined;
+  #process: AppProcess | undefined;
+  #url: string | undefined;
 
-/** Starts an application, and resolves when it listens. */
-export async function openScene(app: string, platform: Platform, options: SceneOptions = {}): Promise<Scene> {
-  const database = await createDatabase();
-  try {
-    const child = await startProcess(app, platform, database.url, options);
-    const url = await child.listening;
-    return {
-      url,
-      database,
-      post: (path, name, headers = {}) =>
-        postJson(url + path, { name }, { 'Idempotency-Key': randomUUID(), ...headers }),
-      get: async (path) => (await sendRequest(url + path)).json(),
-      rows: (name) => count(database, name),
-      output: child.output,
-      complaints: () => complaintsIn(child.output()),
-      close: async () => {
-        await child.stop();
-        await database.drop();
-      },
-    };
-  } catch (error) {
-    await database.drop();
-    throw error;
+  constructor(
+    private readonly app: string,
+    private readonly platform: Platform,
+    private readonly options: SceneOptions = {},
+  ) {}
+
+  /** Resolves when the application listens. */
+  async open(): Promise<void> {
+    this.#database = await createDatabase();
+    this.#process = await startProcess(this.app, this.platform, this.#database.url, this.options);
+    this.#url = await this.#process.listening;
+  }
+
+  async close(): Promise<void> {
+    await this.#process?.stop();
+    await this.#database?.drop();
+  }
+
+  get url(): string {
+    if (this.#url === undefined) throw new Error('The application has not started');
+    return this.#url;
+  }
+
+  /** Sends `{ name }` by POST, under a new key unless the headers have one. */
+  post(path: string, name: unknown, headers: Readonly<Record<string, string>> = {}): Promise<HttpResponse> {
+    return postJson(this.url + path, { name }, { 'Idempotency-Key': randomUUID(), ...headers });
+  }
+
+  /** What `GET path` answers. */
+  async get(path: string): Promise<unknown> {
+    return (await sendRequest(this.url + path)).json();
+  }
+
+  /** How many rows of that name are in the table of effects. */
+  async rows(name: string): Promise<number> {
+    const rows = await this.#database!.query('SELECT FROM effects WHERE name = $1', [name]);
+    return rows.length;
+  }
+
+  /** Everything that the process has printed. */
+  output(): string {
+    return this.#process?.output() ?? '';
+  }
+
+  /** The lines in which Node has warned, and what Nest's and pino's loggers print from "warn" on. */
+  complaints(): string[] {
+    return this.output()
+      .split('\n')
+      .filter((line) => /\b(WARN|ERROR|FATAL|Warning:)|"level":[4-6]0\b/.test(line));
   }
 }
 
@@ -109,14 +124,14 @@ export async function refusedBoot(
 
 /**
  * One effect and one byte-exact replay, for two requests that come one after the other and for two that come together.
- * The name of the effect is made anew, so that its rows can be counted.
+ * Names are made anew, so that rows can be counted, and are more than ASCII, so that a wrong encoding shows.
  */
 export async function expectProtected(
   scene: Scene,
   path = '/effects',
   headers: Readonly<Record<string, string>> = {},
 ): Promise<void> {
-  const first = randomUUID();
+  const first = `Zoë’s ${randomUUID()}`;
   const key = { 'Idempotency-Key': randomUUID(), ...headers };
   const original = await scene.post(path, first, key);
   expect([original.status, original.text]).toEqual([201, expect.stringContaining(first)]);
@@ -124,7 +139,7 @@ export async function expectProtected(
   expectReplay(await scene.post(path, first, key), original);
   expect(await scene.rows(first)).toBe(1);
 
-  const second = randomUUID();
+  const second = `Zoë’s ${randomUUID()}`;
   const shared = { 'Idempotency-Key': randomUUID(), ...headers };
   const [one, other] = await Promise.all([
     scene.post(path, second, shared),
@@ -150,18 +165,6 @@ async function createDatabase(): Promise<TestDatabase> {
     'CREATE TABLE effects (id serial PRIMARY KEY, name text NOT NULL, nonce text NOT NULL)',
   );
   return database;
-}
-
-async function count(database: TestDatabase, name: string): Promise<number> {
-  const rows = await database.query<{ n: number }>('SELECT count(*)::int AS n FROM effects WHERE name = $1', [
-    name,
-  ]);
-  return rows[0]!.n;
-}
-
-/** Node's own warnings, and what Nest's and pino's loggers print from "warn" on. */
-function complaintsIn(output: string): string[] {
-  return output.split('\n').filter((line) => /\b(WARN|ERROR|FATAL|Warning:)\b|"level":[4-6]0\b/.test(line));
 }
 
 interface AppProcess {
@@ -228,18 +231,5 @@ async function startProcess(
       child.kill('SIGTERM');
       await closed;
     },
-  };
-}
-
-/** A scene for all tests of a `describe`. */
-export function useScene(app: string, platform: Platform, options: SceneOptions = {}): () => Scene {
-  let scene: Scene | undefined;
-  beforeAll(async () => {
-    scene = await openScene(app, platform, options);
-  });
-  afterAll(() => scene?.close());
-  return () => {
-    if (scene === undefined) throw new Error('The application has not started');
-    return scene;
   };
 }

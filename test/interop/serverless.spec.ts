@@ -1,30 +1,36 @@
-import { describe, expect, it } from '@jest/globals';
-import { sendRequest } from '../helpers/http.js';
-import { EXPRESS, expectProtected, useScene } from './scene.js';
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { sendRequest, type HttpResponse } from '../helpers/http.js';
+import { EXPRESS, expectProtected, Scene } from './scene.js';
 
-const PACKAGES = ['serverless-http', '@codegenie/serverless-express'];
-
-const CASES = EXPRESS.flatMap((platform) =>
-  PACKAGES.flatMap((name) => ['1.0', '2.0'].map((event) => ({ ...platform, name, event }))),
+const HANDLERS = ['serverless-http', '@codegenie/serverless-express'].flatMap((name) =>
+  ['1.0', '2.0'].map((event) => ({ name, event, headers: { 'X-Package': name, 'X-Event': event } })),
 );
 
-describe.each(CASES)('$name, events of version $event, on Nest $nest', ({ name, event, ...platform }) => {
-  const scene = useScene('serverless', platform, { env: { PACKAGE: name, EVENT: event } });
+describe.each(EXPRESS)('handlers of API Gateway’s events on Nest $nest ($adapter)', (platform) => {
+  const scene = new Scene('serverless', platform);
+  beforeAll(() => scene.open());
+  afterAll(() => scene.close());
 
-  it.each(['/effects', '/optional'])('%s: one effect and one replay', async (path) => {
-    await expectProtected(scene(), path);
-    expect(scene().complaints()).toEqual([]);
-  });
+  describe.each(HANDLERS)('by $name, events of version $event', ({ headers }) => {
+    it.each(['/effects', '/optional'])('%s: one effect and one replay', async (path) => {
+      await expectProtected(scene, path, headers);
+      expect(scene.complaints()).toEqual([]);
+    });
 
-  it('a required key that is missing is refused, an optional one is not', async () => {
-    const options = {
-      method: 'POST',
-      headers: { 'Content-Type': 'application/json' },
-      body: '{"name":"keyless"}',
-    };
-    const refused = await sendRequest(`${scene().url}/effects`, options);
-    expect([refused.status, refused.text]).toEqual([400, expect.stringContaining('IDEMPOTENCY_KEY_MISSING')]);
-    expect((await sendRequest(`${scene().url}/optional`, options)).status).toBe(201);
-    expect(await scene().rows('keyless')).toBe(1);
+    it('a required key that is missing is refused, an optional one is not', async () => {
+      const name = randomUUID();
+      const post = (path: string): Promise<HttpResponse> =>
+        sendRequest(scene.url + path, {
+          method: 'POST',
+          headers: { ...headers, 'Content-Type': 'application/json' },
+          body: JSON.stringify({ name }),
+        });
+      const refused = await post('/effects');
+      expect(refused.status).toBe(400);
+      expect(refused.json()).toMatchObject({ code: 'IDEMPOTENCY_KEY_REQUIRED' });
+      expect((await post('/optional')).status).toBe(201);
+      expect(await scene.rows(name)).toBe(1);
+    });
   });
 });

@@ -1,6 +1,6 @@
-import { describe, expect, it } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { eventually } from '../helpers/conditions.js';
-import { EVERYWHERE, expectProtected, expectReplay, NEST11, useScene } from './scene.js';
+import { EVERYWHERE, expectProtected, expectReplay, NEST11, Scene } from './scene.js';
 
 interface Span {
   readonly name: string;
@@ -11,17 +11,19 @@ interface Span {
 const INSTRUMENTATION = '@opentelemetry/instrumentation-';
 
 describe.each(EVERYWHERE)('OpenTelemetry on Nest $nest ($adapter)', (platform) => {
-  const scene = useScene('otel', platform, { preload: 'otel-preload' });
+  const scene = new Scene('otel', platform, { preload: 'otel-preload' });
+  beforeAll(() => scene.open());
+  afterAll(() => scene.close());
 
   it('one effect and one replay', async () => {
-    await expectProtected(scene());
-    expect(scene().complaints()).toEqual([]);
+    await expectProtected(scene);
+    expect(scene.complaints()).toEqual([]);
   });
 
   it('the spans of a request are one trace: the server, the framework, Nest, the database', async () => {
-    await scene().post('/effects', 'traced');
+    await scene.post('/effects', 'traced');
     await eventually(async () => {
-      const spans = (await scene().get('/spans')) as Span[];
+      const spans = (await scene.get('/spans')) as Span[];
       const write = spans.find(
         ({ scope, name }) => scope === `${INSTRUMENTATION}pg` && name.includes('INSERT'),
       );
@@ -36,8 +38,8 @@ describe.each(EVERYWHERE)('OpenTelemetry on Nest $nest ($adapter)', (platform) =
   });
 
   it('the span of the handler has its name', async () => {
-    await scene().post('/effects', 'named');
-    const spans = (await scene().get('/spans')) as Span[];
+    await scene.post('/effects', 'named');
+    const spans = (await scene.get('/spans')) as Span[];
     const names = spans
       .filter(({ scope }) => scope === `${INSTRUMENTATION}nestjs-core`)
       .map(({ name }) => name);
@@ -48,25 +50,27 @@ describe.each(EVERYWHERE)('OpenTelemetry on Nest $nest ($adapter)', (platform) =
 });
 
 describe.each(NEST11)('Sentry on Nest $nest ($adapter)', (platform) => {
-  const scene = useScene('sentry', platform, { preload: 'sentry-preload' });
+  const scene = new Scene('sentry', platform, { preload: 'sentry-preload' });
+  beforeAll(() => scene.open());
+  afterAll(() => scene.close());
 
   it('one effect and one replay', async () => {
-    await expectProtected(scene());
-    expect(scene().complaints()).toEqual([]);
+    await expectProtected(scene);
+    expect(scene.complaints()).toEqual([]);
   });
 
   it('a refusal undoes the writes and is replayed', async () => {
     const key = { 'Idempotency-Key': 'refused by the handler' };
-    const original = await scene().post('/refusals', 'refused', key);
+    const original = await scene.post('/refusals', 'refused', key);
     expect(original.status).toBe(402);
-    expectReplay(await scene().post('/refusals', 'refused', key), original);
-    expect(await scene().rows('refused')).toBe(0);
+    expectReplay(await scene.post('/refusals', 'refused', key), original);
+    expect(await scene.rows('refused')).toBe(0);
   });
 
   it('transactions and their spans are there', async () => {
-    await scene().post('/effects', 'traced');
+    await scene.post('/effects', 'traced');
     await eventually(async () => {
-      const sent = (await scene().get('/spans')) as string[];
+      const sent = (await scene.get('/spans')) as string[];
       expect(sent).toContain('POST /effects');
       expect(sent).toEqual(expect.arrayContaining([expect.stringMatching(/^db .*INSERT/)]));
       expect(sent).toEqual(expect.arrayContaining([expect.stringMatching(/nestjs.* create$/)]));

@@ -1,33 +1,30 @@
-import { describe, expect, it } from '@jest/globals';
-import { EVERYWHERE, expectProtected, useScene } from './scene.js';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { EVERYWHERE, expectProtected, Scene } from './scene.js';
 
-const PATHS = ['/methods/above', '/methods/below', '/class-above', '/class-below'];
+const PATHS = ['/methods/above', '/methods/below', '/class-above', '/class-below', '/instance', '/bound'];
 
-describe.each(EVERYWHERE)('wrappers that copy name and metadata, on Nest $nest ($adapter)', (platform) => {
-  const scene = useScene('wrapped', platform, { env: { ON_INSTANCE: 'no' } });
+const CASES = EVERYWHERE.flatMap((platform) => [
+  { ...platform, router: 'plain', env: {} },
+  { ...platform, router: 'instrumented', env: { WRAP_ROUTER: 'yes' } },
+]);
 
-  it.each(PATHS)('put there by a decorator: %s', async (path) => {
-    await expectProtected(scene(), path);
-    expect(scene().output()).toContain('traced ');
-    expect(scene().complaints()).toEqual([]);
-  });
-});
+describe.each(CASES)(
+  'wrappers that copy name and metadata, on Nest $nest ($adapter), whose router is $router',
+  ({ env, router, ...platform }) => {
+    const scene = new Scene('wrapped', platform, { env });
+    beforeAll(() => scene.open());
+    afterAll(() => scene.close());
 
-describe.each(EVERYWHERE)('wrappers on the instance, on Nest $nest ($adapter)', (platform) => {
-  const scene = useScene('wrapped', platform);
+    it.each(PATHS)('%s: one effect and one replay', async (path) => {
+      await expectProtected(scene, path);
+      expect(scene.complaints()).toEqual([]);
+    });
 
-  it.each(['/instance', '/bound'])('%s', async (path) => {
-    await expectProtected(scene(), path);
-    expect(scene().complaints()).toEqual([]);
-  });
-});
-
-describe.each(EVERYWHERE)('wrappers that the router gets, on Nest $nest ($adapter)', (platform) => {
-  const scene = useScene('wrapped', platform, { env: { WRAP_ROUTER: 'yes', ON_INSTANCE: 'no' } });
-
-  it.each(PATHS)('%s', async (path) => {
-    await expectProtected(scene(), path);
-    expect(scene().output()).toContain('traced ');
-    expect(scene().complaints()).toEqual([]);
-  });
-});
+    it('the wrappers are called', async () => {
+      const calls = (): number => scene.output().match(/^traced /gm)?.length ?? 0;
+      const before = calls();
+      await scene.post('/methods/above', 'traced');
+      expect(calls() - before).toBe(router === 'instrumented' ? 2 : 1);
+    });
+  },
+);

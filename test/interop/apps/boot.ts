@@ -46,7 +46,6 @@ const CASES: Record<string, AppOptions['idempotencyModule']> = {
   forgotten: [],
   'request-scoped': optionsInject(RequestLogger),
   durable: optionsInject(DurableLogger),
-  'one hop away': optionsInject(Settings),
   'two hops away': optionsInject(SettingsTwoHopsAway),
 };
 

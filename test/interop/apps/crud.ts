@@ -1,11 +1,11 @@
 import { Controller, Injectable, type Type } from '@nestjs/common';
-import { Crud, Override, type CrudController, type CrudService } from '@dataui/crud';
+import { Crud, Override, ParsedBody, type CrudController, type CrudService } from '@dataui/crud';
 import { IsString } from 'class-validator';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { Effects, run, type Effect } from './base.js';
 
 class NewEffect {
-  @IsString()
+  @IsString({ always: true })
   name!: string;
 }
 
@@ -38,22 +38,30 @@ const controllers: Type[] = ORDERS.map((order) => {
   return EffectController;
 });
 
-/** As it is written by hand, with a handler that takes the place of a generated one. */
-@Crud({ model: { type: NewEffect }, routes: { only: ['createOneBase'] } })
+/** As it is written by hand, with handlers that take the place of generated ones. */
+@Crud({ model: { type: NewEffect }, routes: { only: ['createOneBase', 'createManyBase'] } })
 @Controller('overridden')
 class OverriddenController implements CrudController<Effect> {
-  readonly service: CrudService<Effect>;
-
-  constructor(service: EffectCrudService) {
-    this.service = service as unknown as CrudService<Effect>;
-  }
+  constructor(
+    readonly service: EffectCrudService & CrudService<Effect>,
+    private readonly effects: Effects,
+  ) {}
 
   @Override('createOneBase')
   @Idempotent()
-  createOne(...args: unknown[]): Promise<Effect> {
-    const body = args.find((value) => typeof (value as NewEffect | undefined)?.name === 'string');
-    return (this.service as unknown as EffectCrudService).createOne(undefined, body as NewEffect);
+  createOne(@ParsedBody() { name }: NewEffect): Promise<Effect> {
+    return this.effects.write(name);
+  }
+
+  @Idempotent()
+  @Override('createManyBase')
+  createMany(@ParsedBody() { name }: NewEffect): Promise<Effect> {
+    return this.effects.write(name);
   }
 }
+Reflect.defineMetadata('design:paramtypes', [EffectCrudService, Effects], OverriddenController);
 
-run({ controllers: [...controllers, OverriddenController], providers: [EffectCrudService] });
+run({
+  controllers: process.env['CASE'] === 'overridden' ? [OverriddenController] : controllers,
+  providers: [EffectCrudService],
+});

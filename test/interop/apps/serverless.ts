@@ -33,12 +33,12 @@ interface LambdaResponse {
 
 type Handler = (event: object, context: object) => Promise<LambdaResponse>;
 
-/** An event as API Gateway makes it of a request, in the format that the handler asks for. */
+/** An event as API Gateway makes it of a request, in the format that the test asks for. */
 function eventOf(request: IncomingMessage, body: string): object {
   const headers = request.headers as Record<string, string>;
   const method = request.method ?? 'GET';
   const path = request.url ?? '/';
-  if (process.env['EVENT'] === '2.0')
+  if (request.headers['x-event'] === '2.0')
     return {
       version: '2.0',
       routeKey: '$default',
@@ -69,14 +69,16 @@ async function start(): Promise<void> {
   const app = await createApp({ controllers: [ServerlessController] });
   await app.init();
   const express = app.getHttpAdapter().getInstance() as never;
-  const handler = (
-    process.env['PACKAGE'] === 'serverless-http' ? serverless(express) : codegenie({ app: express })
-  ) as Handler;
+  const handlers: Record<string, Handler> = {
+    'serverless-http': serverless(express) as Handler,
+    '@codegenie/serverless-express': codegenie({ app: express }) as unknown as Handler,
+  };
   // Stands for API Gateway: a request becomes an event, and what the handler answers becomes the response.
   const gateway = createServer((request, response) => {
     void (async () => {
       let body = '';
       for await (const chunk of request) body += String(chunk);
+      const handler = handlers[String(request.headers['x-package'])]!;
       const answer = await handler(eventOf(request, body), {});
       for (const [name, values] of Object.entries(answer.multiValueHeaders ?? {}))
         response.setHeader(name, values);

@@ -123,6 +123,7 @@ run({
     MethodsController,
     ClassAboveController,
     ClassBelowController,
-    ...(process.env['ON_INSTANCE'] === 'no' ? [] : [InstanceController, BoundController]),
+    InstanceController,
+    BoundController,
   ],
 });
