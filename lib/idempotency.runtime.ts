@@ -126,6 +126,7 @@ export class IdempotencyRuntime implements OnModuleInit, BeforeApplicationShutdo
       };
       const stop = async (): Promise<void> => {
         await drain();
+        await store.close();
         leave();
         await close();
       };

@@ -46,11 +46,18 @@ interface Sending {
 
 /** Claims that are committed before the handler runs, and hold for as long as their owner extends them. */
 export class LeaseClaims {
+  #closed = false;
+
   constructor(
     private readonly options: PostgresStoreOptions,
     private readonly afterCommit: AfterCommit,
     private readonly looks: SharedLooks,
   ) {}
+
+  /** Takes nothing back any more. */
+  close(): void {
+    this.#closed = true;
+  }
 
   claim(claim: Claim): Promise<ClaimOutcome> {
     const { statements } = this.options;
@@ -125,8 +132,7 @@ export class LeaseClaims {
     } catch (error) {
       if (sending.sentAt !== undefined && isUnavailable(error)) {
         const until = performance.now() + FORGETTING;
-        const { dataSource } = this.options;
-        const isWorthwhile = (): boolean => dataSource.isInitialized && performance.now() < until;
+        const isWorthwhile = (): boolean => !this.#closed && performance.now() < until;
         void takeBack(sending.copies, () => undo(this.#owner(sending), isWorthwhile), isWorthwhile);
       }
       throw error;
