@@ -1,6 +1,6 @@
 import { register } from 'node:module';
 import { pathToFileURL } from 'node:url';
-import FastifyOtel from '@fastify/otel';
+import { FastifyOtelInstrumentation } from '@fastify/otel';
 import { registerInstrumentations } from '@opentelemetry/instrumentation';
 import { ExpressInstrumentation } from '@opentelemetry/instrumentation-express';
 import { HttpInstrumentation } from '@opentelemetry/instrumentation-http';
@@ -19,7 +19,7 @@ registerInstrumentations({
   instrumentations: [
     new HttpInstrumentation(),
     new ExpressInstrumentation(),
-    new FastifyOtel.FastifyOtelInstrumentation({ registerOnInitialization: true }),
+    new FastifyOtelInstrumentation({ registerOnInitialization: true }),
     new NestInstrumentation(),
     new PgInstrumentation(),
   ],

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Body, Controller, Post } from '@nestjs/common';
-import codegenie from '@codegenie/serverless-express';
+import { configure } from '@codegenie/serverless-express';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import serverless from 'serverless-http';
 import { createApp, Effects, fail, type Effect, type NamedBody } from './base.js';
@@ -71,7 +71,7 @@ async function start(): Promise<void> {
   const express = app.getHttpAdapter().getInstance() as never;
   const handlers: Record<string, Handler> = {
     'serverless-http': serverless(express) as Handler,
-    '@codegenie/serverless-express': codegenie({ app: express }) as unknown as Handler,
+    '@codegenie/serverless-express': configure({ app: express }) as unknown as Handler,
   };
   // Stands for API Gateway: a request becomes an event, and what the handler answers becomes the response.
   const gateway = createServer((request, response) => {

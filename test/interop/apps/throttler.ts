@@ -20,8 +20,7 @@ run({
     ThrottlerModule.forRoot({
       throttlers: [{ ttl: 600_000, limit: 4 }],
       // The tests speak for several callers.
-      getTracker: (request: { headers: Record<string, string | undefined> }) =>
-        request.headers['x-caller'] ?? '',
+      getTracker: ({ headers }) => String((headers as Record<string, unknown>)['x-caller']),
     }),
   ],
   controllers: [ThrottledController],
