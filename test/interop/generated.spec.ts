@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { EITHER, EVERYWHERE, expectProtected, expectReplay, NEST11, Scene } from './scene.js';
 
-/** Of @Idempotent(), @Controller() and the Generator, from the bottom up. */
+// Of @Idempotent(), @Controller() and the generator, from the bottom up.
 const ORDERS = ['ICG', 'IGC', 'CIG', 'CGI', 'GIC', 'GCI'];
 
 describe.each(EVERYWHERE)('a class decorator that adds handlers, on Nest $nest ($adapter)', (platform) => {

@@ -4,7 +4,7 @@ import { EVERYWHERE, expectProtected, Scene } from './scene.js';
 const PATHS = ['/methods/above', '/methods/below', '/class-above', '/class-below', '/instance', '/bound'];
 
 const CASES = EVERYWHERE.flatMap((platform) => [
-  { ...platform, router: 'plain', env: {} },
+  { ...platform, router: 'plain', env: { WRAP_ROUTER: 'no' } },
   { ...platform, router: 'instrumented', env: { WRAP_ROUTER: 'yes' } },
 ]);
 
