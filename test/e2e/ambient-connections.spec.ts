@@ -12,11 +12,10 @@ import {
 } from '@nestjs/common';
 import { afterCommit, Idempotent, outside } from 'nestjs-pg-idempotency';
 import { DataSource } from 'typeorm';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application, type Handler } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { postJson, startRequest, type HttpResponse } from '../helpers/http.js';
 import { Order, Wallet } from '../helpers/shop.js';
-import { Workbench, type Script } from '../helpers/workbench.js';
 
 const order = (item: string): { item: string; price: number } => ({ item, price: 1 });
 const insert = (dataSource: DataSource, item: string): Promise<unknown> =>
@@ -60,10 +59,10 @@ class SurroundedController {
 }
 
 describe.each(ADAPTERS)('the connections of an application (%s)', (adapter) => {
-  let bench: Workbench;
+  let app: Application;
 
   beforeAll(async () => {
-    bench = await Workbench.start({
+    app = await Application.start({
       adapter,
       poolSize: 4,
       controllers: [SurroundedController],
@@ -75,51 +74,51 @@ describe.each(ADAPTERS)('the connections of an application (%s)', (adapter) => {
   });
 
   afterEach(async () => {
-    await bench.idle();
-    await bench.reset();
+    await app.idle();
+    await app.clear();
   });
 
-  afterAll(() => bench.close());
+  afterAll(() => app.close());
 
   it('guards and filters write outside of the handler’s transaction', async () => {
-    const answer = await postJson(`${bench.app.url}/surrounded`, {}, { 'Idempotency-Key': 'one' });
+    const answer = await postJson(`${app.url}/surrounded`, {}, { 'Idempotency-Key': 'one' });
     expect(answer.text).toBe('filtered');
-    expect(await bench.items()).toEqual(['by the filter', 'by the guard']);
+    expect(await app.items()).toEqual(['by the filter', 'by the guard']);
   });
 
   it('another DataSource is left alone', async () => {
-    const other = new DataSource({ type: 'postgres', url: bench.database.url, entities: [Wallet, Order] });
+    const other = new DataSource({ type: 'postgres', url: app.database.url, entities: [Wallet, Order] });
     await other.initialize();
     try {
-      await bench.run(async ({ orders }) => {
+      await app.run(async ({ orders }) => {
         await orders.insert(order('joined'));
         await insert(other, 'by another');
         await other.transaction((manager) => manager.insert(Order, order('in a transaction of another')));
         expect(await other.getRepository(Order).countBy({ item: 'joined' })).toBe(0);
         throw new Error('the handler fails');
       });
-      expect(await bench.items()).toEqual(['by another', 'in a transaction of another']);
+      expect(await app.items()).toEqual(['by another', 'in a transaction of another']);
     } finally {
       await other.destroy();
     }
   });
 
   it('a DataSource that two applications share stays joined when one of them closes', async () => {
-    const shared = new DataSource({ type: 'postgres', url: bench.database.url, entities: [Wallet, Order] });
+    const shared = new DataSource({ type: 'postgres', url: app.database.url, entities: [Wallet, Order] });
     await shared.initialize();
     try {
       const idempotency = { dataSource: shared };
-      const first = await Workbench.on(bench.database, { adapter, idempotency });
-      const second = await Workbench.on(bench.database, { adapter, idempotency });
-      await first.app.close();
+      const first = await Application.start({ database: app.database, adapter, idempotency });
+      const second = await Application.start({ database: app.database, adapter, idempotency });
+      await first.close();
       const answer = await second.run(async () => {
         await insert(shared, 'undone');
         await shared.transaction((manager) => manager.insert(Order, order('undone as well')));
         throw new HttpException('no', 402);
       });
       expect(answer.status).toBe(402);
-      expect(await bench.items()).toEqual([]);
-      await second.app.close();
+      expect(await app.items()).toEqual([]);
+      await second.close();
       expect(Object.hasOwn(shared, 'createQueryRunner')).toBe(false);
     } finally {
       await shared.destroy();
@@ -131,7 +130,7 @@ describe.each(ADAPTERS)('the connections of an application (%s)', (adapter) => {
     let inside = 0;
     const seen: string[][] = [];
     const script =
-      (name: string, fails: boolean): Script =>
+      (name: string, fails: boolean): Handler =>
       async ({ orders }) => {
         await orders.insert(order(name));
         if (++inside === 3) together.resolve();
@@ -143,56 +142,52 @@ describe.each(ADAPTERS)('the connections of an application (%s)', (adapter) => {
         expect(items).toEqual([name]);
         if (fails) throw new Error('undo');
       };
-    await Promise.all([
-      bench.run(script('a', false)),
-      bench.run(script('b', true)),
-      bench.run(script('c', false)),
-    ]);
-    expect(await bench.items()).toEqual(['a', 'c']);
+    await Promise.all([app.run(script('a', false)), app.run(script('b', true)), app.run(script('c', false))]);
+    expect(await app.items()).toEqual(['a', 'c']);
   });
 
   it('of two serializable handlers that collide one gives way: 503, retryable, its key free', async () => {
     const together = deferred();
     let inside = 0;
-    const withdraw: Script = async ({ dataSource, orders }) => {
+    const withdraw: Handler = async ({ dataSource, orders }) => {
       const [{ sum }] = await dataSource.query<[{ sum: number }]>('SELECT count(*)::int AS sum FROM orders');
       if (++inside === 2) together.resolve();
       await together.promise;
       await orders.insert(order(`after ${sum}`));
     };
-    const send = (key: string): Promise<HttpResponse> => bench.run(withdraw, { key, route: 'serializable' });
+    const send = (key: string): Promise<HttpResponse> => app.run(withdraw, { key, route: 'serializable' });
     const answers = await Promise.all([send('one'), send('two')]);
     const loser = answers.findIndex(({ status }) => status === 503);
     expect(answers[1 - loser]!.status).toBe(201);
     expect(answers[loser]!.json()).toMatchObject({ code: 'IDEMPOTENCY_TRANSACTION_CONFLICT' });
     expect(answers[loser]!.headers['retry-after']).toBe('1');
-    expect(await bench.items()).toEqual(['after 0']);
+    expect(await app.items()).toEqual(['after 0']);
     expect((await send(['one', 'two'][loser]!)).status).toBe(201);
-    expect(await bench.items()).toEqual(['after 0', 'after 1']);
+    expect(await app.items()).toEqual(['after 0', 'after 1']);
   });
 
   it('of two handlers that deadlock one gives way in the same manner', async () => {
-    await bench.database.query('INSERT INTO wallets (id, balance) VALUES (2, 1000) ON CONFLICT DO NOTHING');
+    await app.database.query('INSERT INTO wallets (id, balance) VALUES (2, 1000) ON CONFLICT DO NOTHING');
     const together = deferred();
     let inside = 0;
     const move =
-      (from: number, to: number): Script =>
+      (from: number, to: number): Handler =>
       async ({ wallets }) => {
         await wallets.decrement({ id: from }, 'balance', 1);
         if (++inside === 2) together.resolve();
         await together.promise;
         await wallets.increment({ id: to }, 'balance', 1);
       };
-    const answers = await Promise.all([bench.run(move(1, 2)), bench.run(move(2, 1))]);
-    await bench.database.query('DELETE FROM wallets WHERE id = 2');
+    const answers = await Promise.all([app.run(move(1, 2)), app.run(move(2, 1))]);
+    await app.database.query('DELETE FROM wallets WHERE id = 2');
     expect(answers.map(({ status }) => status).sort()).toEqual([201, 503]);
     const loser = answers.find(({ status }) => status === 503)!;
     expect(loser.json()).toMatchObject({ code: 'IDEMPOTENCY_TRANSACTION_CONFLICT' });
   });
 
   it('all come back to the pool, whatever becomes of the requests', async () => {
-    const { url } = bench.app;
-    const scripts: Script[] = [
+    const { url } = app;
+    const scripts: Handler[] = [
       ({ orders }) => orders.save(order('kept')),
       ({ dataSource }) => dataSource.transaction((manager) => manager.save(Order, order('kept'))),
       () => {
@@ -208,7 +203,7 @@ describe.each(ADAPTERS)('the connections of an application (%s)', (adapter) => {
       ({ orders }) => afterCommit(() => orders.save(order('kept'))),
       ({ orders }) => outside(() => orders.save(order('kept'))),
     ];
-    const hang: Script = () => deferred().promise;
+    const hang: Handler = () => deferred().promise;
     const aborted = (): Promise<unknown> => {
       const request = startRequest(`${url}/run`, {
         method: 'POST',
@@ -219,15 +214,15 @@ describe.each(ADAPTERS)('the connections of an application (%s)', (adapter) => {
     };
     for (let round = 0; round < 3; round++) {
       await Promise.all([
-        ...scripts.map((script) => bench.run(script)),
-        bench.run(scripts[0]!, { key: `duplicate-${round}` }),
-        bench.run(scripts[0]!, { key: `duplicate-${round}` }),
-        bench.run(hang, { route: 'brief' }),
+        ...scripts.map((script) => app.run(script)),
+        app.run(scripts[0]!, { key: `duplicate-${round}` }),
+        app.run(scripts[0]!, { key: `duplicate-${round}` }),
+        app.run(hang, { route: 'brief' }),
         aborted(),
       ]);
     }
-    await bench.idle();
-    await eventually(async () => expect((await bench.items()).length).toBeGreaterThanOrEqual(15));
-    expect((await bench.run(({ orders }) => orders.count())).status).toBe(201);
+    await app.idle();
+    await eventually(async () => expect((await app.items()).length).toBeGreaterThanOrEqual(15));
+    expect((await app.run(({ orders }) => orders.count())).status).toBe(201);
   });
 });

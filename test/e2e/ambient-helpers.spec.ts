@@ -1,40 +1,39 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { HttpException, Logger } from '@nestjs/common';
 import { afterCommit, outside } from 'nestjs-pg-idempotency';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
-import { Workbench } from '../helpers/workbench.js';
 
 const order = (item: string): { item: string; price: number } => ({ item, price: 1 });
 const swallow = (): undefined => undefined;
 
 describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
-  let bench: Workbench;
+  let app: Application;
 
   beforeAll(async () => {
-    bench = await Workbench.start({ adapter, poolSize: 2, idempotency: { maxDuration: '5s' } });
+    app = await Application.start({ adapter, poolSize: 2, idempotency: { maxDuration: '5s' } });
   });
 
   afterEach(async () => {
-    await bench.idle();
-    await bench.reset();
+    await app.idle();
+    await app.clear();
   });
 
-  afterAll(() => bench.close());
+  afterAll(() => app.close());
 
   describe('outside', () => {
     it.each([500, 402])('keeps a write of a handler that throws %i', async (status) => {
-      await bench.run(async ({ orders }) => {
+      await app.run(async ({ orders }) => {
         await orders.insert(order('undone'));
         await outside(() => orders.insert(order('audit')));
-        expect(await bench.items()).toEqual(['audit']);
+        expect(await app.items()).toEqual(['audit']);
         throw new HttpException('no', status);
       });
-      expect(await bench.items()).toEqual(['audit']);
+      expect(await app.items()).toEqual(['audit']);
     });
 
     it('does not see what the handler wrote, and returns what its function returns', async () => {
-      const answer = await bench.run(async ({ dataSource, orders }) => {
+      const answer = await app.run(async ({ dataSource, orders }) => {
         await orders.insert(order('inside'));
         return {
           count: await outside(() => orders.count()),
@@ -47,7 +46,7 @@ describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
     });
 
     it('holds for everything its function starts, and ends with it', async () => {
-      await bench.run(async ({ orders, dataSource }) => {
+      await app.run(async ({ orders, dataSource }) => {
         await outside(async () => {
           await Promise.all([orders.insert(order('outside 1')), orders.insert(order('outside 2'))]);
         });
@@ -60,13 +59,13 @@ describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
         await orders.insert(order('inside'));
         throw new Error('the handler fails');
       });
-      expect(await bench.items()).toEqual(['outside 1', 'outside 2', 'outside 3']);
+      expect(await app.items()).toEqual(['outside 1', 'outside 2', 'outside 3']);
     });
 
     it('lets work go on after the handler has ended', async () => {
       const gate = deferred();
       let late: Promise<unknown> | undefined;
-      await bench.run(({ orders }) => {
+      await app.run(({ orders }) => {
         late = outside(async () => {
           await gate.promise;
           await orders.insert(order('late'));
@@ -74,13 +73,13 @@ describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
       });
       gate.resolve();
       await late;
-      expect(await bench.items()).toEqual(['late']);
+      expect(await app.items()).toEqual(['late']);
     });
 
     it('just calls its function where there is no transaction', async () => {
       expect(outside(() => 1)).toBe(1);
-      await bench.run(({ orders }) => outside(() => orders.insert(order('plain'))), { route: 'plain' });
-      expect(await bench.items()).toEqual(['plain']);
+      await app.run(({ orders }) => outside(() => orders.insert(order('plain'))), { route: 'plain' });
+      expect(await app.items()).toEqual(['plain']);
     });
   });
 
@@ -88,7 +87,7 @@ describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
     it('runs once, in order, when others can see the writes', async () => {
       const calls: unknown[] = [];
       const note = (name: string) => async (): Promise<void> => {
-        calls.push([name, await bench.items()]);
+        calls.push([name, await app.items()]);
       };
       const script = async ({
         orders,
@@ -101,26 +100,26 @@ describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
         expect(calls).toEqual([]);
         return 'done';
       };
-      await bench.run(script, { key: 'one' });
+      await app.run(script, { key: 'one' });
       const expected = [
         ['first', ['written']],
         ['second', ['written']],
       ];
       await eventually(() => expect(calls).toEqual(expected));
-      const replay = await bench.run(script, { key: 'one' });
+      const replay = await app.run(script, { key: 'one' });
       expect(replay.headers['idempotency-replayed']).toBe('true');
-      await bench.idle();
+      await app.idle();
       expect(calls).toEqual(expected);
     });
 
     it('writes by itself, outside of the transaction that has ended', async () => {
-      await bench.run(({ orders }) => afterCommit(() => orders.insert(order('mail'))));
-      await eventually(async () => expect(await bench.items()).toEqual(['mail']));
+      await app.run(({ orders }) => afterCommit(() => orders.insert(order('mail'))));
+      await eventually(async () => expect(await app.items()).toEqual(['mail']));
     });
 
     it('does not delay the response', async () => {
       const gate = deferred();
-      const answer = await bench.run(() => {
+      const answer = await app.run(() => {
         afterCommit(() => gate.promise);
         return 'at once';
       });
@@ -130,19 +129,19 @@ describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
 
     it.each([402, 429, 500])('does not run when the handler throws %i', async (status) => {
       const calls: string[] = [];
-      await bench.run(() => {
+      await app.run(() => {
         afterCommit(() => calls.push('called'));
         throw new HttpException('no', status);
       });
       // Work of a later request comes later: what did not run by then never does.
-      await bench.run(() => afterCommit(() => calls.push('later')));
+      await app.run(() => afterCommit(() => calls.push('later')));
       await eventually(() => expect(calls).toEqual(['later']));
     });
 
     it('forgets what was registered inside a nested transaction that rolled back', async () => {
       const calls: string[] = [];
       const register = (name: string): void => afterCommit(() => void calls.push(name));
-      await bench.run(async ({ dataSource }) => {
+      await app.run(async ({ dataSource }) => {
         register('before');
         await dataSource
           .transaction(async (outer) => {
@@ -173,7 +172,7 @@ describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
         error: (message: unknown) => logged.push(message),
       });
       try {
-        const answer = await bench.run(({ orders }) => {
+        const answer = await app.run(({ orders }) => {
           afterCommit(() => {
             throw new Error('sync');
           });
@@ -187,14 +186,14 @@ describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
         Logger.overrideLogger(false);
       }
       expect(logged).toHaveLength(2);
-      expect(await bench.items()).toEqual(['kept']);
+      expect(await app.items()).toEqual(['kept']);
     });
 
     it('runs at once where there is no transaction', async () => {
       const calls: string[] = [];
       afterCommit(() => void calls.push('no request'));
-      await bench.run(() => afterCommit(() => void calls.push('not protected')), { route: 'plain' });
-      await bench.run(() => {
+      await app.run(() => afterCommit(() => void calls.push('not protected')), { route: 'plain' });
+      await app.run(() => {
         outside(() => afterCommit(() => void calls.push('outside')));
         expect(calls).toContain('outside');
       });
@@ -229,7 +228,7 @@ describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
         }
         return undefined;
       };
-      await bench.run(() => {
+      await app.run(() => {
         late = register();
       });
       gate.resolve();
@@ -237,7 +236,7 @@ describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
     });
 
     it('is waited for when the application closes', async () => {
-      const second = await Workbench.on(bench.database, { adapter });
+      const second = await Application.start({ database: app.database, adapter });
       const gate = deferred();
       const calls: string[] = [];
       await second.run(({ orders }) =>
@@ -247,11 +246,11 @@ describe.each(ADAPTERS)('outside and afterCommit (%s)', (adapter) => {
           calls.push('done');
         }),
       );
-      const closed = second.app.close().then(() => calls.push('closed'));
+      const closed = second.close().then(() => calls.push('closed'));
       gate.resolve();
       await closed;
       expect(calls).toEqual(['done', 'closed']);
-      expect(await bench.items()).toEqual(['before the end']);
+      expect(await app.items()).toEqual(['before the end']);
     });
   });
 });

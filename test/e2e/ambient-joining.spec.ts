@@ -3,9 +3,8 @@ import type { ClientBase } from 'pg';
 import QueryStream from 'pg-query-stream';
 import { In, JoinColumn, ManyToOne, OneToMany, type Relation, Repository } from 'typeorm';
 import { Column, Entity, PrimaryGeneratedColumn } from 'typeorm';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application, type Handler, type Scene } from '../helpers/application.js';
 import { Order, Wallet } from '../helpers/shop.js';
-import { Workbench, type Script, type Tools } from '../helpers/workbench.js';
 
 @Entity('authors')
 class Author {
@@ -39,7 +38,7 @@ class OrderRepository extends Repository<Order> {
 }
 
 /** Every way in which a handler may write one order called `x`. */
-const WRITES: Record<string, Script> = {
+const WRITES: Record<string, Handler> = {
   'an injected repository': ({ orders }) => orders.save({ item: 'x', price: 1 }),
   'Repository.insert': ({ orders }) => orders.insert({ item: 'x', price: 1 }),
   'Repository.upsert': ({ orders }) => orders.upsert({ id: 77, item: 'x', price: 1 }, ['id']),
@@ -92,49 +91,49 @@ const WRITES: Record<string, Script> = {
 };
 
 describe.each(ADAPTERS)('what joins the transaction of a handler (%s)', (adapter) => {
-  let bench: Workbench;
+  let app: Application;
 
   beforeAll(async () => {
     // One connection is enough: whatever asked for a second one would wait until it fails.
-    bench = await Workbench.start({
+    app = await Application.start({
       adapter,
       poolSize: 1,
       typeorm: { entities: [Wallet, Order, Author, Book] },
       idempotency: { acquireTimeout: '2s', maxDuration: '5s' },
     });
-    await bench.database.query('CREATE TABLE authors (id serial PRIMARY KEY, name text NOT NULL)');
-    await bench.database.query(
+    await app.database.query('CREATE TABLE authors (id serial PRIMARY KEY, name text NOT NULL)');
+    await app.database.query(
       'CREATE TABLE books (id serial PRIMARY KEY, title text NOT NULL, author_id int REFERENCES authors)',
     );
   });
 
   afterEach(async () => {
-    await bench.idle();
-    await bench.reset();
+    await app.idle();
+    await app.clear();
   });
 
-  afterAll(() => bench.close());
+  afterAll(() => app.close());
 
   it.each(Object.entries(WRITES))('%s writes in it', async (_, write) => {
-    const writeAnd = async (tools: Tools, outcome: () => unknown): Promise<unknown> => {
+    const writeAnd = async (tools: Scene, outcome: () => unknown): Promise<unknown> => {
       await write(tools);
       expect(await tools.orders.countBy({ item: 'x' })).toBe(1);
-      expect(await bench.items()).toEqual([]);
+      expect(await app.items()).toEqual([]);
       return outcome();
     };
     const fail = (): never => {
       throw new Error('the handler fails');
     };
-    const failed = await bench.run((tools) => writeAnd(tools, fail), { key: 'one' });
+    const failed = await app.run((tools) => writeAnd(tools, fail), { key: 'one' });
     expect(failed.status).toBe(500);
-    expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
-    const succeeded = await bench.run((tools) => writeAnd(tools, () => 'done'), { key: 'one' });
+    expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
+    const succeeded = await app.run((tools) => writeAnd(tools, () => 'done'), { key: 'one' });
     expect(succeeded.text).toBe('done');
-    expect(await bench.items()).toEqual(['x']);
+    expect(await app.items()).toEqual(['x']);
   });
 
   it('reads see what the handler wrote, whichever way they go', async () => {
-    const answer = await bench.run(async ({ dataSource, manager, orders }) => {
+    const answer = await app.run(async ({ dataSource, manager, orders }) => {
       await orders.insert({ item: 'seen', price: 3 });
       const found = [
         await orders.findOneByOrFail({ item: 'seen' }),
@@ -150,7 +149,7 @@ describe.each(ADAPTERS)('what joins the transaction of a handler (%s)', (adapter
   });
 
   it('streams rows, and statements sent meanwhile wait for the end of the stream', async () => {
-    const answer = await bench.run(async ({ orders }) => {
+    const answer = await app.run(async ({ orders }) => {
       await orders.insert(Array.from({ length: 250 }, (_, price) => ({ item: 'row', price })));
       const stream = await orders.createQueryBuilder('o').orderBy('o.price').stream();
       const counted = orders.count();
@@ -162,7 +161,7 @@ describe.each(ADAPTERS)('what joins the transaction of a handler (%s)', (adapter
   });
 
   it('sends a stream in its turn when other statements are under way', async () => {
-    const answer = await bench.run(async ({ dataSource }) => {
+    const answer = await app.run(async ({ dataSource }) => {
       const client = (await dataSource.createQueryRunner().connect()) as ClientBase;
       const insert = (): Promise<unknown> =>
         client.query(`INSERT INTO orders (item, price) SELECT 'x', 1 FROM pg_sleep(0.01)`);
@@ -175,11 +174,11 @@ describe.each(ADAPTERS)('what joins the transaction of a handler (%s)', (adapter
       return rows.length;
     });
     expect(answer.text).toBe('3');
-    expect(await bench.state()).toMatchObject({ orders: 4 });
+    expect(await app.state()).toMatchObject({ orders: 4 });
   });
 
   it('a stream that is given up half-way makes way for what follows', async () => {
-    const answer = await bench.run(async ({ orders }) => {
+    const answer = await app.run(async ({ orders }) => {
       await orders.insert(Array.from({ length: 1000 }, (_, price) => ({ item: 'row', price })));
       const stream = await orders.createQueryBuilder('o').stream();
       await stream[Symbol.asyncIterator]().next();
@@ -190,7 +189,7 @@ describe.each(ADAPTERS)('what joins the transaction of a handler (%s)', (adapter
   });
 
   it('relations load in it: cascades, joins and lazy ones', async () => {
-    const answer = await bench.run(async ({ dataSource, manager }) => {
+    const answer = await app.run(async ({ dataSource, manager }) => {
       const authors = dataSource.getRepository(Author);
       const author = authors.create({ name: 'Ada' });
       author.books = Promise.resolve([manager.create(Book, { title: 'Notes' })]);
@@ -214,7 +213,7 @@ describe.each(ADAPTERS)('what joins the transaction of a handler (%s)', (adapter
 
   it('an entity that outlives its handler loads lazy relations outside of it', async () => {
     const kept: Author[] = [];
-    await bench.run(async ({ dataSource, manager }) => {
+    await app.run(async ({ dataSource, manager }) => {
       await manager.save(Author, { name: 'Kept' });
       kept.push(await manager.findOneByOrFail(Author, { name: 'Kept' }));
       kept.push(await dataSource.transaction((inner) => inner.findOneByOrFail(Author, { name: 'Kept' })));
@@ -224,24 +223,24 @@ describe.each(ADAPTERS)('what joins the transaction of a handler (%s)', (adapter
 
   it('a repository first used in a handler works in later handlers, and outside of them', async () => {
     const kept: { repository?: Repository<Author> } = {};
-    await bench.run(({ dataSource }) => {
+    await app.run(({ dataSource }) => {
       kept.repository = dataSource.getRepository(Author);
       return kept.repository.insert({ name: 'first' });
     });
     await kept.repository!.insert({ name: 'outside' });
-    const failed = await bench.run(async () => {
+    const failed = await app.run(async () => {
       await kept.repository!.insert({ name: 'rolled back' });
       throw new Error('the second handler fails');
     });
     expect(failed.status).toBe(500);
-    const names = await bench.database.query(
+    const names = await app.database.query(
       `SELECT name FROM authors WHERE name IN ('first', 'outside', 'rolled back') ORDER BY name`,
     );
     expect(names).toEqual([{ name: 'first' }, { name: 'outside' }]);
   });
 
   it('a route that is not protected writes outside of it', async () => {
-    const failed = await bench.run(
+    const failed = await app.run(
       async ({ orders }) => {
         await orders.insert({ item: 'committed at once', price: 1 });
         throw new Error('the handler fails');
@@ -249,6 +248,6 @@ describe.each(ADAPTERS)('what joins the transaction of a handler (%s)', (adapter
       { route: 'plain' },
     );
     expect(failed.status).toBe(500);
-    expect(await bench.state()).toEqual({ balance: 1000, orders: 1, records: 0 });
+    expect(await app.state()).toEqual({ balance: 1000, orders: 1, records: 0 });
   });
 });

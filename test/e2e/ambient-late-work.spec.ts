@@ -13,11 +13,10 @@ import {
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { catchError, throwError, timeout, type Observable } from 'rxjs';
 import { DataSource } from 'typeorm';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application } from '../helpers/application.js';
 import { runTypeScript } from '../helpers/child-process.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { postJson } from '../helpers/http.js';
-import { Workbench } from '../helpers/workbench.js';
 
 const FINISHED = 'IDEMPOTENCY_TRANSACTION_FINISHED';
 const order = (item: string): { item: string; price: number } => ({ item, price: 1 });
@@ -54,10 +53,10 @@ class SlowController {
 }
 
 describe.each(ADAPTERS)('work that outlives its handler (%s)', (adapter) => {
-  let bench: Workbench;
+  let app: Application;
 
   beforeAll(async () => {
-    bench = await Workbench.start({
+    app = await Application.start({
       adapter,
       controllers: [SlowController],
       idempotency: { maxDuration: '5s' },
@@ -65,11 +64,11 @@ describe.each(ADAPTERS)('work that outlives its handler (%s)', (adapter) => {
   });
 
   afterEach(async () => {
-    await bench.idle();
-    await bench.reset();
+    await app.idle();
+    await app.clear();
   });
 
-  afterAll(() => bench.close());
+  afterAll(() => app.close());
 
   it.each(['201', '402', '500'])(
     'fails whichever way it goes, after a handler that ended with %s',
@@ -80,7 +79,7 @@ describe.each(ADAPTERS)('work that outlives its handler (%s)', (adapter) => {
         await gate.promise;
         return work().catch(codeOf);
       };
-      const answer = await bench.run(async ({ dataSource, orders, manager }) => {
+      const answer = await app.run(async ({ dataSource, orders, manager }) => {
         const runner = dataSource.createQueryRunner();
         const client = (await runner.connect()) as { query(sql: string): Promise<unknown> };
         const sql = `INSERT INTO orders (item, price) VALUES ('late', 1)`;
@@ -100,13 +99,13 @@ describe.each(ADAPTERS)('work that outlives its handler (%s)', (adapter) => {
       expect(answer.status).toBe(Number(end));
       gate.resolve();
       expect(await Promise.all(late)).toEqual(Array(8).fill(FINISHED));
-      expect(await bench.items()).toEqual([]);
+      expect(await app.items()).toEqual([]);
     },
   );
 
   it('a statement under way when the handler returns is part of it, the next one is not', async () => {
     const late = deferred<unknown>();
-    await bench.run(({ orders, dataSource }) => {
+    await app.run(({ orders, dataSource }) => {
       const work = async (): Promise<void> => {
         await dataSource.query(`INSERT INTO orders (item, price) SELECT 'under way', 1 FROM pg_sleep(0.1)`);
         await orders.insert(order('next'));
@@ -116,14 +115,14 @@ describe.each(ADAPTERS)('work that outlives its handler (%s)', (adapter) => {
       return new Promise((resolve) => setImmediate(resolve, 'done'));
     });
     expect(await late.promise).toBe(FINISHED);
-    expect(await bench.items()).toEqual(['under way']);
+    expect(await app.items()).toEqual(['under way']);
   });
 
   it('a nested transaction that is half done is rolled back, the handler’s own writes stay', async () => {
     const late = deferred<unknown>();
     const inside = deferred();
     const gate = deferred();
-    const answer = await bench.run(async ({ dataSource, orders }) => {
+    const answer = await app.run(async ({ dataSource, orders }) => {
       await orders.insert(order('kept'));
       dataSource
         .transaction(async (manager) => {
@@ -139,14 +138,14 @@ describe.each(ADAPTERS)('work that outlives its handler (%s)', (adapter) => {
     gate.resolve();
     expect(answer.text).toBe('done');
     expect(await late.promise).toBe(FINISHED);
-    expect(await bench.items()).toEqual(['kept']);
+    expect(await app.items()).toEqual(['kept']);
   });
 
   it('a nested transaction that nobody awaits fails or is kept as a whole, never the handler', async () => {
     for (let hops = 0; hops < 60; hops++) {
-      await bench.reset();
+      await app.clear();
       const nested = deferred<boolean>();
-      const answer = await bench.run(async ({ dataSource }) => {
+      const answer = await app.run(async ({ dataSource }) => {
         dataSource
           .transaction((manager) => manager.query(`INSERT INTO orders (item, price) VALUES ('nested', 1)`))
           .then(
@@ -158,7 +157,7 @@ describe.each(ADAPTERS)('work that outlives its handler (%s)', (adapter) => {
         return 'done';
       });
       expect(answer.text).toBe('done');
-      expect(await bench.items()).toEqual((await nested.promise) ? ['nested'] : []);
+      expect(await app.items()).toEqual((await nested.promise) ? ['nested'] : []);
     }
   });
 
@@ -166,25 +165,25 @@ describe.each(ADAPTERS)('work that outlives its handler (%s)', (adapter) => {
     slow.gate = deferred();
     slow.outcome = deferred();
     const send = (): ReturnType<typeof postJson> =>
-      postJson(`${bench.app.url}/slow`, {}, { 'Idempotency-Key': 'slow' });
+      postJson(`${app.url}/slow`, {}, { 'Idempotency-Key': 'slow' });
     const timedOut = await send();
     expect(timedOut.status).toBe(408);
-    expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+    expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
     slow.gate.resolve();
     expect(await slow.outcome.promise).toBe(FINISHED);
     expect((await send()).text).toBe('too late');
-    expect(await bench.items()).toEqual(['in time', 'late']);
+    expect(await app.items()).toEqual(['in time', 'late']);
   });
 
   it('a timer started in a handler fails once that has ended, also within a later handler', async () => {
     const ticks: unknown[] = [];
     let timer: NodeJS.Timeout | undefined;
     try {
-      await bench.run(({ orders }) => {
+      await app.run(({ orders }) => {
         const tick = (): Promise<unknown> => orders.insert(order('tick')).catch(codeOf);
         timer = setInterval(() => void tick().then((code) => ticks.push(code)), 5);
       });
-      await bench.run(async ({ orders }) => {
+      await app.run(async ({ orders }) => {
         const before = ticks.length;
         await eventually(() => ticks.length > before + 2);
         await orders.insert(order('own'));
@@ -194,7 +193,7 @@ describe.each(ADAPTERS)('work that outlives its handler (%s)', (adapter) => {
     }
     expect(ticks.slice(-3)).toEqual(Array(3).fill(FINISHED));
     const inTime = ticks.filter((code) => code !== FINISHED);
-    expect(await bench.items()).toEqual(['own', ...inTime.map(() => 'tick')]);
+    expect(await app.items()).toEqual(['own', ...inTime.map(() => 'tick')]);
   });
 });
 
@@ -203,17 +202,17 @@ const PROGRAM = `
 import 'reflect-metadata';
 import { Logger } from '@nestjs/common';
 import { deferred, eventually } from './test/helpers/conditions.ts';
-import { Workbench } from './test/helpers/workbench.ts';
+import { Application } from './test/helpers/application.ts';
 
 const say = (...words) => console.log(words.join(' '));
 const order = (item) => ({ item, price: 1 });
-const bench = await Workbench.start({ adapter: 'express' });
+const app = await Application.start({ adapter: 'express' });
 const logged = [];
 Logger.overrideLogger({ log() {}, warn() {}, error: (message) => logged.push(message) });
 process.on('warning', ({ name, message }) => say('warning', name, message));
 const ended = deferred();
 /** Runs a handler that leaves work behind, which nobody awaits. */
-const leave = (work) => bench.run((tools) => { void ended.promise.then(() => work(tools)); });
+const leave = (work) => app.run((tools) => { void ended.promise.then(() => work(tools)); });
 `;
 
 async function linesOf(
@@ -240,9 +239,9 @@ describe('a process whose handlers leave work behind', () => {
       ended.resolve();
       await eventually(() => logged.length === 3);
       for (const message of logged) say(message.slice(0, 32));
-      say('orders', JSON.stringify(await bench.items()));
-      say('next', (await bench.run(({ orders }) => orders.save(order('next')))).status);
-      await bench.close();
+      say('orders', JSON.stringify(await app.items()));
+      say('next', (await app.run(({ orders }) => orders.save(order('next')))).status);
+      await app.close();
     `);
     expect(lines.slice(0, 5)).toEqual([FINISHED, FINISHED, FINISHED, 'orders []', 'next 201']);
     expect(code).toBe(0);
@@ -273,7 +272,7 @@ describe('a process whose handlers leave work behind', () => {
       ended.resolve();
       await eventually(() => logged.length === 1);
       Promise.reject(new Error('somebody else’s mistake'));
-      setTimeout(async () => { await bench.close(); say('still alive'); });
+      setTimeout(async () => { await app.close(); say('still alive'); });
     `,
       { NODE_OPTIONS: `--unhandled-rejections=${mode}` },
     );
@@ -284,7 +283,7 @@ describe('a process whose handlers leave work behind', () => {
 
   it('gets no warning for statements that a handler sends at once', async () => {
     const { lines, code } = await linesOf(`
-      const answer = await bench.run(async ({ dataSource, orders, wallets, manager }) => {
+      const answer = await app.run(async ({ dataSource, orders, wallets, manager }) => {
         await Promise.all([
           ...Array.from({ length: 20 }, (_, price) => orders.save({ item: 'many', price })),
           wallets.decrement({ id: 1 }, 'balance', 1),
@@ -295,7 +294,7 @@ describe('a process whose handlers leave work behind', () => {
         return orders.count();
       });
       say('count', answer.text);
-      await bench.close();
+      await app.close();
     `);
     expect(lines[0]).toBe('count 23');
     expect(lines.filter((line) => line.includes('Deprecation'))).toEqual([]);

@@ -1,19 +1,18 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { DataSource, EntityManager } from 'typeorm';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application } from '../helpers/application.js';
 import { deferred } from '../helpers/conditions.js';
 import { Order } from '../helpers/shop.js';
-import { Workbench } from '../helpers/workbench.js';
 
 const order = (item: string): { item: string; price: number } => ({ item, price: 1 });
 const swallow = (): undefined => undefined;
 const codeOf = (error: unknown): unknown => (error as { code?: string }).code;
 
 describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
-  let bench: Workbench;
+  let app: Application;
 
   beforeAll(async () => {
-    bench = await Workbench.start({
+    app = await Application.start({
       adapter,
       poolSize: 1,
       routes: {
@@ -25,33 +24,33 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
   });
 
   afterEach(async () => {
-    await bench.idle();
-    await bench.reset();
+    await app.idle();
+    await app.clear();
   });
 
-  afterAll(() => bench.close());
+  afterAll(() => app.close());
 
   describe('begun by dataSource.transaction', () => {
     it('commit with the handler, not before', async () => {
-      const answer = await bench.run(async ({ dataSource, orders }) => {
+      const answer = await app.run(async ({ dataSource, orders }) => {
         await dataSource.transaction((manager) => manager.insert(Order, order('nested')));
-        expect(await bench.items()).toEqual([]);
+        expect(await app.items()).toEqual([]);
         return orders.count();
       });
       expect(answer.text).toBe('1');
-      expect(await bench.items()).toEqual(['nested']);
+      expect(await app.items()).toEqual(['nested']);
     });
 
     it('are undone with the handler', async () => {
-      await bench.run(async ({ dataSource }) => {
+      await app.run(async ({ dataSource }) => {
         await dataSource.transaction((manager) => manager.insert(Order, order('nested')));
         throw new Error('after the nested transaction');
       });
-      expect(await bench.items()).toEqual([]);
+      expect(await app.items()).toEqual([]);
     });
 
     it('undo only their own writes when the handler catches their error', async () => {
-      const answer = await bench.run(async ({ dataSource, orders }) => {
+      const answer = await app.run(async ({ dataSource, orders }) => {
         await orders.insert(order('before'));
         const caught: unknown = await dataSource
           .transaction(async (manager) => {
@@ -64,11 +63,11 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
         return (caught as Error).message;
       });
       expect(answer.text).toBe('undo me');
-      expect(await bench.items()).toEqual(['after', 'before']);
+      expect(await app.items()).toEqual(['after', 'before']);
     });
 
     it('save the handler from an SQL error inside them', async () => {
-      const answer = await bench.run(async ({ dataSource, orders, wallets }) => {
+      const answer = await app.run(async ({ dataSource, orders, wallets }) => {
         await orders.insert(order('before'));
         await dataSource
           .transaction(() => wallets.decrement({ id: 1 }, 'balance', 5000))
@@ -76,11 +75,11 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
         return 'went on';
       });
       expect(answer.text).toBe('went on');
-      expect(await bench.items()).toEqual(['before', 'instead']);
+      expect(await app.items()).toEqual(['before', 'instead']);
     });
 
     it('fail, and only they, when their function swallows an SQL error', async () => {
-      const answer = await bench.run(async ({ dataSource, orders, wallets }) => {
+      const answer = await app.run(async ({ dataSource, orders, wallets }) => {
         const caught: unknown = await dataSource
           .transaction(async () => {
             await orders.insert(order('inside'));
@@ -91,11 +90,11 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
         return { failed: caught instanceof Error };
       });
       expect(answer.json()).toEqual({ failed: true });
-      expect(await bench.items()).toEqual(['after']);
+      expect(await app.items()).toEqual(['after']);
     });
 
     it('nest in each other, through the manager as through injected repositories', async () => {
-      await bench.run(async ({ dataSource, orders }) => {
+      await app.run(async ({ dataSource, orders }) => {
         await dataSource.transaction(async (manager) => {
           await manager.insert(Order, order('1'));
           await manager
@@ -122,11 +121,11 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
           })
           .catch(swallow);
       });
-      expect(await bench.items()).toEqual(['1', '1.2']);
+      expect(await app.items()).toEqual(['1', '1.2']);
     });
 
     it('return what their function returns', async () => {
-      const answer = await bench.run(({ dataSource }) =>
+      const answer = await app.run(({ dataSource }) =>
         dataSource.transaction('READ COMMITTED', async () => ({ from: 'inside' })),
       );
       expect(answer.json()).toEqual({ from: 'inside' });
@@ -148,7 +147,7 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
     };
 
     it('siblings take turns, and one that rolls back takes no other with it', async () => {
-      const answer = await bench.run(async ({ dataSource }) => {
+      const answer = await app.run(async ({ dataSource }) => {
         const results = await Promise.allSettled([
           transaction(dataSource, 'a', 'keep'),
           transaction(dataSource, 'b', 'undo'),
@@ -158,11 +157,11 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
         return results.map(({ status }) => status);
       });
       expect(answer.json()).toEqual(['fulfilled', 'rejected', 'fulfilled', 'rejected']);
-      expect(await bench.items()).toEqual(['a, first', 'a, second', 'c, first', 'c, second']);
+      expect(await app.items()).toEqual(['a, first', 'a, second', 'c, first', 'c, second']);
     });
 
     it('a plain write beside a sibling that rolls back is kept', async () => {
-      await bench.run(async ({ dataSource, orders, manager }) => {
+      await app.run(async ({ dataSource, orders, manager }) => {
         const inside = deferred();
         const sibling = dataSource.transaction(async (own) => {
           await own.insert(Order, order('undone'));
@@ -175,11 +174,11 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
         beside.push(orders.insert(order('while it runs')));
         await Promise.allSettled([sibling, ...beside]);
       });
-      expect(await bench.items()).toEqual(['at once', 'saved', 'while it runs']);
+      expect(await app.items()).toEqual(['at once', 'saved', 'while it runs']);
     });
 
     it('so are plain writes, and transactions, on the manager of an outer nested transaction', async () => {
-      await bench.run(async ({ dataSource }) => {
+      await app.run(async ({ dataSource }) => {
         await dataSource.transaction(async (outer) => {
           const inside = deferred();
           const failing = outer.transaction(async (inner) => {
@@ -197,11 +196,11 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
           await Promise.allSettled([failing, ...beside]);
         });
       });
-      expect(await bench.items()).toEqual(['at once', 'sibling', 'while it runs']);
+      expect(await app.items()).toEqual(['at once', 'sibling', 'while it runs']);
     });
 
     it('a runner from outside works inside of another nested transaction', async () => {
-      await bench.run(async ({ dataSource }) => {
+      await app.run(async ({ dataSource }) => {
         const runner = dataSource.createQueryRunner();
         await dataSource.transaction(async () => {
           await runner.query(`INSERT INTO orders (item, price) VALUES ('by the outer runner', 1)`);
@@ -211,11 +210,11 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
         });
         await runner.release();
       });
-      expect(await bench.items()).toEqual(['by the outer runner', 'in a transaction of it']);
+      expect(await app.items()).toEqual(['by the outer runner', 'in a transaction of it']);
     });
 
     it('work that a nested transaction left behind fails instead of joining the handler', async () => {
-      const answer = await bench.run(async ({ dataSource, orders }) => {
+      const answer = await app.run(async ({ dataSource, orders }) => {
         const late: Promise<unknown>[] = [];
         const gate = deferred();
         const writeLate = async (write: () => Promise<unknown>): Promise<unknown> => {
@@ -240,7 +239,7 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
         'IDEMPOTENCY_TRANSACTION_FINISHED',
         'IDEMPOTENCY_TRANSACTION_FINISHED',
       ]);
-      expect(await bench.items()).toEqual([]);
+      expect(await app.items()).toEqual([]);
     });
   });
 
@@ -266,20 +265,20 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
     };
 
     it('commit with the handler, on its one connection', async () => {
-      const answer = await bench.run(async ({ dataSource }) => {
+      const answer = await app.run(async ({ dataSource }) => {
         const result = await byHand(dataSource, async (manager) => {
           await manager.save(Order, order('1'));
           await manager.save(Order, order('2'));
         });
-        expect(await bench.items()).toEqual([]);
+        expect(await app.items()).toEqual([]);
         return result;
       });
       expect(answer.text).toBe('committed');
-      expect(await bench.items()).toEqual(['1', '2']);
+      expect(await app.items()).toEqual(['1', '2']);
     });
 
     it('undo their own writes', async () => {
-      const answer = await bench.run(async ({ dataSource, orders }) => {
+      const answer = await app.run(async ({ dataSource, orders }) => {
         await orders.insert(order('before'));
         return byHand(dataSource, async (manager) => {
           await manager.save(Order, order('inside'));
@@ -287,11 +286,11 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
         });
       });
       expect(answer.text).toBe('rolled back');
-      expect(await bench.items()).toEqual(['before']);
+      expect(await app.items()).toEqual(['before']);
     });
 
     it('nest in themselves and in others', async () => {
-      await bench.run(async ({ dataSource }) => {
+      await app.run(async ({ dataSource }) => {
         const runner = dataSource.createQueryRunner();
         await runner.startTransaction();
         await runner.manager.insert(Order, order('1'));
@@ -310,11 +309,11 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
           byHand(dataSource, (manager) => manager.insert(Order, order('2.1'))),
         );
       });
-      expect(await bench.items()).toEqual(['1', '2.1']);
+      expect(await app.items()).toEqual(['1', '2.1']);
     });
 
     it('are rolled back by release() when they were not committed', async () => {
-      await bench.run(async ({ dataSource, orders }) => {
+      await app.run(async ({ dataSource, orders }) => {
         const runner = dataSource.createQueryRunner();
         await runner.startTransaction();
         await runner.manager.insert(Order, order('forgotten'));
@@ -322,11 +321,11 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
         await orders.insert(order('after'));
         await expect(runner.query('SELECT 1')).rejects.toThrow(/released/);
       });
-      expect(await bench.items()).toEqual(['after']);
+      expect(await app.items()).toEqual(['after']);
     });
 
     it('are committed at the end of an `await using` block, as TypeORM does', async () => {
-      const answer = await bench.run(async ({ dataSource }) => {
+      const answer = await app.run(async ({ dataSource }) => {
         const runner = dataSource.createQueryRunner();
         try {
           await runner.startTransaction();
@@ -337,19 +336,19 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
         return runner.isReleased;
       });
       expect(answer.text).toBe('true');
-      expect(await bench.items()).toEqual(['disposed']);
+      expect(await app.items()).toEqual(['disposed']);
     });
 
     it('one after the other', async () => {
-      await bench.run(async ({ dataSource }) => {
+      await app.run(async ({ dataSource }) => {
         await byHand(dataSource, (manager) => manager.insert(Order, order('1')));
         await byHand(dataSource, (manager) => manager.insert(Order, order('2')));
       });
-      expect(await bench.items()).toEqual(['1', '2']);
+      expect(await app.items()).toEqual(['1', '2']);
     });
 
     it('take turns when each is begun and ended by itself', async () => {
-      await bench.run(async ({ dataSource }) => {
+      await app.run(async ({ dataSource }) => {
         const item = (name: string, fails: boolean): Promise<string> =>
           byHand(dataSource, async (manager) => {
             await manager.insert(Order, order(name));
@@ -357,11 +356,11 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
           });
         await Promise.all([item('1', false), item('2', true), item('3', false)]);
       });
-      expect(await bench.items()).toEqual(['1', '3']);
+      expect(await app.items()).toEqual(['1', '3']);
     });
 
     it('two that are open at once end with the remedy instead of hanging', async () => {
-      const answer = await bench.run(async ({ dataSource }) => {
+      const answer = await app.run(async ({ dataSource }) => {
         const first = dataSource.createQueryRunner();
         const second = dataSource.createQueryRunner();
         await first.startTransaction();
@@ -382,7 +381,7 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
     });
 
     it('cannot end the transaction of the handler', async () => {
-      const answer = await bench.run(async ({ dataSource }) => {
+      const answer = await app.run(async ({ dataSource }) => {
         const runner = dataSource.createQueryRunner();
         const codes = [runner.commitTransaction(), runner.rollbackTransaction()].map((ending) =>
           ending.catch(codeOf),
@@ -398,7 +397,7 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
       manager.query('SHOW transaction_isolation');
 
     it.each(['REPEATABLE READ', 'SERIALIZABLE'] as const)('a stricter one is refused: %s', async (level) => {
-      const answer = await bench.run(async ({ dataSource }) => {
+      const answer = await app.run(async ({ dataSource }) => {
         const runner = dataSource.createQueryRunner();
         const attempts = [dataSource.transaction(level, isolation), runner.startTransaction(level)];
         const errors = attempts.map((attempt) => attempt.catch((error: unknown) => (error as Error).message));
@@ -415,12 +414,12 @@ describe.each(ADAPTERS)('nested transactions of a handler (%s)', (adapter) => {
       ['repeatable', 'repeatable read'],
       ['serializable', 'serializable'],
     ])('the handler of route "%s" runs under %s', async (route, level) => {
-      const answer = await bench.run(({ manager }) => isolation(manager), { route });
+      const answer = await app.run(({ manager }) => isolation(manager), { route });
       expect(answer.json()).toEqual([{ transaction_isolation: level }]);
     });
 
     it('the same or a weaker one is allowed', async () => {
-      const answer = await bench.run(
+      const answer = await app.run(
         async ({ dataSource }) => [
           await dataSource.transaction('SERIALIZABLE', isolation),
           await dataSource.transaction('READ COMMITTED', isolation),

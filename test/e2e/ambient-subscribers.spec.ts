@@ -3,10 +3,9 @@ import { HttpException } from '@nestjs/common';
 import type { EntityManager, EntitySubscriberInterface, InsertEvent, TransactionCommitEvent } from 'typeorm';
 import type { TransactionRollbackEvent } from 'typeorm';
 import { outside } from 'nestjs-pg-idempotency';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { Order } from '../helpers/shop.js';
-import { Workbench } from '../helpers/workbench.js';
 
 const order = (item: string): { item: string; price: number } => ({ item, price: 1 });
 const swallow = (): undefined => undefined;
@@ -66,34 +65,34 @@ const COMMITTED = ['before start', 'after start', 'before commit', 'after commit
 const ROLLED_BACK = ['before start', 'after start', 'before rollback', 'after rollback'];
 
 describe.each(ADAPTERS)('subscribers of a handler’s transaction (%s)', (adapter) => {
-  let bench: Workbench;
+  let app: Application;
   let recorder: Recorder;
 
   beforeAll(async () => {
     const idempotency = { maxDuration: '5s', acquireTimeout: 500 } as const;
     const routes = { brief: { maxDuration: 300 } };
-    bench = await Workbench.start({ adapter, poolSize: 2, idempotency, routes });
+    app = await Application.start({ adapter, poolSize: 2, idempotency, routes });
   });
 
   beforeEach(() => {
     recorder = new Recorder();
-    bench.dataSource.subscribers.splice(0, Infinity, recorder);
+    app.dataSource.subscribers.splice(0, Infinity, recorder);
   });
 
   afterEach(async () => {
-    await bench.idle();
-    await bench.reset();
+    await app.idle();
+    await app.clear();
   });
 
-  afterAll(() => bench.close());
+  afterAll(() => app.close());
 
   const heard = (...expected: string[][]): Promise<void> =>
     eventually(() => expect(recorder.heard).toEqual(expected.flat()));
 
   it('hear of the commit once, when others can see what it wrote', async () => {
     const visible: string[][] = [];
-    recorder.onCommit = async () => visible.push(await bench.items());
-    await bench.run(async ({ orders }) => {
+    recorder.onCommit = async () => visible.push(await app.items());
+    await app.run(async ({ orders }) => {
       await orders.save(order('saved'));
       await orders.save(order('saved as well'));
       expect(recorder.heard).toEqual(['before start', 'after start']);
@@ -104,9 +103,9 @@ describe.each(ADAPTERS)('subscribers of a handler’s transaction (%s)', (adapte
   });
 
   it('hear of nothing on a replay', async () => {
-    await bench.run(({ orders }) => orders.save(order('once')), { key: 'one' });
+    await app.run(({ orders }) => orders.save(order('once')), { key: 'one' });
     await heard(COMMITTED);
-    const replay = await bench.run(({ orders }) => orders.save(order('twice')), { key: 'one' });
+    const replay = await app.run(({ orders }) => orders.save(order('twice')), { key: 'one' });
     expect(replay.headers['idempotency-replayed']).toBe('true');
     await heard(COMMITTED);
   });
@@ -115,7 +114,7 @@ describe.each(ADAPTERS)('subscribers of a handler’s transaction (%s)', (adapte
     ['an error that is recorded', 402],
     ['an error that is not', 500],
   ])('hear of the rollback once, when the handler throws %s', async (_, status) => {
-    const answer = await bench.run(async ({ orders }) => {
+    const answer = await app.run(async ({ orders }) => {
       await orders.save(order('undone'));
       throw new HttpException('no', status);
     });
@@ -125,7 +124,7 @@ describe.each(ADAPTERS)('subscribers of a handler’s transaction (%s)', (adapte
   });
 
   it('hear of a rollback when the transaction was aborted by a swallowed SQL error', async () => {
-    const answer = await bench.run(({ wallets }) =>
+    const answer = await app.run(({ wallets }) =>
       wallets.decrement({ id: 1 }, 'balance', 5000).catch(swallow),
     );
     expect(answer.json()).toMatchObject({ code: 'IDEMPOTENCY_TRANSACTION_ABORTED' });
@@ -134,8 +133,8 @@ describe.each(ADAPTERS)('subscribers of a handler’s transaction (%s)', (adapte
 
   it('hear “committed” of a nested transaction after the real COMMIT only', async () => {
     const visible: string[][] = [];
-    recorder.onCommit = async () => visible.push(await bench.items());
-    await bench.run(async ({ dataSource, orders }) => {
+    recorder.onCommit = async () => visible.push(await app.items());
+    await app.run(async ({ dataSource, orders }) => {
       await dataSource.transaction(async (outer) => {
         await outer.transaction((inner) => inner.save(Order, order('inner')));
         await outer.save(Order, order('outer'));
@@ -152,7 +151,7 @@ describe.each(ADAPTERS)('subscribers of a handler’s transaction (%s)', (adapte
   });
 
   it('hear “rolled back” of a nested transaction at once, also of what it had released', async () => {
-    await bench.run(async ({ dataSource, orders }) => {
+    await app.run(async ({ dataSource, orders }) => {
       await dataSource
         .transaction(async (outer) => {
           await outer.transaction((inner) => inner.save(Order, order('inner')));
@@ -168,7 +167,7 @@ describe.each(ADAPTERS)('subscribers of a handler’s transaction (%s)', (adapte
   });
 
   it('hear “rolled back” of a released nested transaction when the handler fails later', async () => {
-    await bench.run(async ({ dataSource }) => {
+    await app.run(async ({ dataSource }) => {
       await dataSource.transaction((manager) => manager.save(Order, order('released')));
       throw new Error('after it');
     });
@@ -196,51 +195,51 @@ describe.each(ADAPTERS)('subscribers of a handler’s transaction (%s)', (adapte
       };
       if (end === 'commit') recorder.onCommit = useOnce;
       else recorder.onRollback = useOnce;
-      await bench.run(async () => {
+      await app.run(async () => {
         if (end === 'rollback') throw new HttpException('no', 402);
       });
       await eventually(() => expect(results).toEqual([[{ transaction: null }], 1]));
-      await bench.idle();
-      expect(await bench.items()).toEqual(['nested']);
+      await app.idle();
+      expect(await app.items()).toEqual(['nested']);
     },
   );
 
   it('that write before the commit write in the handler’s transaction', async () => {
     recorder.onBeforeCommit = (manager) =>
       manager.query(`INSERT INTO orders (item, price) VALUES ('added', 1)`);
-    await bench.run(() => 'done');
-    expect(await bench.items()).toEqual(['added']);
+    await app.run(() => 'done');
+    expect(await app.items()).toEqual(['added']);
   });
 
   it('that fail before the commit undo it, and leave the key free', async () => {
     recorder.onBeforeCommit = () => {
       throw new Error('not like this');
     };
-    const failed = await bench.run(({ orders }) => orders.save(order('undone')), { key: 'one' });
+    const failed = await app.run(({ orders }) => orders.save(order('undone')), { key: 'one' });
     expect(failed.status).toBe(500);
     expect(failed.json()).toMatchObject({ code: 'IDEMPOTENCY_RESPONSE_FAILED' });
-    expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+    expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
     recorder.onBeforeCommit = swallow;
-    expect((await bench.run(() => 'done', { key: 'one' })).text).toBe('done');
+    expect((await app.run(() => 'done', { key: 'one' })).text).toBe('done');
   });
 
   it('that fail before the start are the application’s failure, and leave the key free', async () => {
     recorder.onBeforeStart = () => {
       throw new Error('not now');
     };
-    const failed = await bench.run(() => 'never', { key: 'one' });
+    const failed = await app.run(() => 'never', { key: 'one' });
     expect(failed.status).toBe(500);
     expect(failed.json()).toMatchObject({ code: 'IDEMPOTENCY_RESPONSE_FAILED' });
-    expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+    expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
     recorder.onBeforeStart = swallow;
-    expect((await bench.run(() => 'done', { key: 'one' })).text).toBe('done');
+    expect((await app.run(() => 'done', { key: 'one' })).text).toBe('done');
   });
 
   it('may take longer before the start than a claim may', async () => {
     const startedAt = performance.now();
     recorder.onBeforeStart = () => eventually(() => performance.now() - startedAt > 800);
-    expect((await bench.run(({ orders }) => orders.save(order('kept')))).status).toBe(201);
-    expect(await bench.items()).toEqual(['kept']);
+    expect((await app.run(({ orders }) => orders.save(order('kept')))).status).toBe(201);
+    expect(await app.items()).toEqual(['kept']);
   });
 
   it('hear of the rollback before the client does, also when the handler returns meanwhile', async () => {
@@ -249,10 +248,10 @@ describe.each(ADAPTERS)('subscribers of a handler’s transaction (%s)', (adapte
     recorder.onBeforeRollback = async () => {
       rollingBack.resolve();
       // Time enough for an answer that does not wait.
-      for (let look = 0; look < 5; look++) await bench.run(() => 'looked', { route: 'plain' });
+      for (let look = 0; look < 5; look++) await app.run(() => 'looked', { route: 'plain' });
       milestones.push('rolled back');
     };
-    const answer = await bench.run(
+    const answer = await app.run(
       async ({ orders, respondWith }) => {
         await orders.save(order('undone'));
         await rollingBack.promise;
@@ -269,20 +268,20 @@ describe.each(ADAPTERS)('subscribers of a handler’s transaction (%s)', (adapte
     recorder.onCommit = recorder.onRollback = () => {
       throw new Error('too late');
     };
-    expect((await bench.run(({ orders }) => orders.save(order('kept')))).status).toBe(201);
-    const refused = await bench.run(() => {
+    expect((await app.run(({ orders }) => orders.save(order('kept')))).status).toBe(201);
+    const refused = await app.run(() => {
       throw new HttpException('no', 402);
     });
     expect(refused.status).toBe(402);
-    expect(await bench.state()).toMatchObject({ orders: 1, records: 2 });
+    expect(await app.state()).toMatchObject({ orders: 1, records: 2 });
   });
 
   it('hear of transactions outside of the handler’s as ever', async () => {
-    await bench.run(async ({ dataSource }) => {
+    await app.run(async ({ dataSource }) => {
       await outside(() => dataSource.transaction((manager) => manager.save(Order, order('outside'))));
       expect(recorder.published).toEqual(['outside']);
       throw new Error('the handler fails');
     });
-    expect(await bench.items()).toEqual(['outside']);
+    expect(await app.items()).toEqual(['outside']);
   });
 });

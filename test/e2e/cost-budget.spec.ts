@@ -2,13 +2,12 @@ import type { Server } from 'node:http';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { UnprocessableEntityException } from '@nestjs/common';
 import { currentExecution, type TuningOptions } from 'nestjs-pg-idempotency';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application, type Handler, type Scene } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { createShop, Order } from '../helpers/shop.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 import { countWire, type WireCount, type WireCounter } from '../helpers/wire-count.js';
-import { Workbench, type Script, type Tools } from '../helpers/workbench.js';
 
 /** BEGIN, two statements, COMMIT: what the handler costs by itself. */
 const BARE = 4;
@@ -18,22 +17,22 @@ const ROUTES = {
   lease: { mode: 'lease' },
 } as const;
 
-const twoStatements = async ({ orders, manager }: Pick<Tools, 'orders' | 'manager'>): Promise<Order> => {
+const twoStatements = async ({ orders, manager }: Pick<Scene, 'orders' | 'manager'>): Promise<Order> => {
   await manager.query('UPDATE wallets SET balance = balance - 1');
   return orders.save({ item: 'book', price: 1 });
 };
-const bare: Script = ({ dataSource }) =>
+const bare: Handler = ({ dataSource }) =>
   dataSource.transaction((manager) => twoStatements({ manager, orders: manager.getRepository(Order) }));
-const refusing: Script = async (tools) => {
+const refusing: Handler = async (tools) => {
   await twoStatements(tools);
   throw new UnprocessableEntityException();
 };
-const fenced: Script = (tools) => currentExecution()?.transaction(() => twoStatements(tools));
-const nothing: Script = () => ({});
+const fenced: Handler = (tools) => currentExecution()?.transaction(() => twoStatements(tools));
+const nothing: Handler = () => ({});
 
 /** An application, and what it says to the database. */
 interface Process {
-  readonly bench: Workbench;
+  readonly app: Application;
   readonly proxy: TcpProxy;
   readonly wire: WireCounter;
 }
@@ -72,20 +71,20 @@ describe.each(ADAPTERS.flatMap((adapter) => Object.keys(BUDGETS).map((name) => (
       const wire = countWire(proxy);
       const idempotency = { tuning: budget.tuning };
       const databaseUrl = proxy.url(database.url);
-      const bench = await Workbench.on(database, { adapter, routes: ROUTES, databaseUrl, idempotency });
-      return { bench, proxy, wire };
+      const app = await Application.start({ database, adapter, routes: ROUTES, databaseUrl, idempotency });
+      return { app, proxy, wire };
     };
 
     /** What passes while that is done, and until everything is back. */
     const costOf = async (
-      { bench, wire }: Process,
+      { app, wire }: Process,
       work: () => Promise<{ status: number }>,
       status = 201,
     ): Promise<WireCount> => {
-      await bench.idle();
+      await app.idle();
       wire.take();
       expect((await work()).status).toBe(status);
-      await bench.idle();
+      await app.idle();
       return wire.take();
     };
 
@@ -94,21 +93,21 @@ describe.each(ADAPTERS.flatMap((adapter) => Object.keys(BUDGETS).map((name) => (
       await createShop(database);
       [one, other] = [await start(), await start()];
       // A session each, so that none is opened while something is counted.
-      for (const { bench } of [one, other]) await bench.run(nothing);
+      for (const { app } of [one, other]) await app.run(nothing);
     });
 
-    afterEach(() => one.bench.reset());
+    afterEach(() => one.app.clear());
 
     afterAll(async () => {
-      for (const { bench, proxy } of [one, other]) {
-        await bench.app.close();
+      for (const { app, proxy } of [one, other]) {
+        await app.close();
         await proxy.close();
       }
       await database.drop();
     });
 
     it('of the bare handler is what it is compared with', async () => {
-      const cost = await costOf(one, () => one.bench.run(bare, { route: 'plain' }));
+      const cost = await costOf(one, () => one.app.run(bare, { route: 'plain' }));
       expect(cost).toEqual({ roundTrips: BARE, commits: 1 });
     });
 
@@ -116,37 +115,36 @@ describe.each(ADAPTERS.flatMap((adapter) => Object.keys(BUDGETS).map((name) => (
       ['that may store errors', 'run', 'first'],
       ['that stores none', 'no-errors', 'withoutErrors'],
     ] as const)('in transaction mode is bounded, on a route %s', async (_what, route, part) => {
-      const cost = await costOf(one, () => one.bench.run(twoStatements, { route }));
+      const cost = await costOf(one, () => one.app.run(twoStatements, { route }));
       expect(cost).toEqual({ roundTrips: budget[part], commits: 1 });
     });
 
     it('of an error that is recorded takes one commit as well', async () => {
-      const cost = await costOf(one, () => one.bench.run(refusing), 422);
+      const cost = await costOf(one, () => one.app.run(refusing), 422);
       expect(cost).toEqual({ roundTrips: budget.thrown, commits: 1 });
     });
 
     it('of a replay in the process that completed the request is one round trip', async () => {
-      const replay = (): Promise<{ status: number }> => one.bench.run(twoStatements, { key: 'again' });
+      const replay = (): Promise<{ status: number }> => one.app.run(twoStatements, { key: 'again' });
       await replay();
       expect(await costOf(one, replay)).toEqual({ roundTrips: 1, commits: 0 });
     });
 
     it('of a replay in another process is what a claim costs, and one round trip from then on', async () => {
-      const run = ({ bench }: Process): Promise<{ status: number }> =>
-        bench.run(twoStatements, { key: 'again' });
+      const run = ({ app }: Process): Promise<{ status: number }> => app.run(twoStatements, { key: 'again' });
       await run(one);
       expect(await costOf(other, () => run(other))).toEqual({ roundTrips: budget.foreignReplay, commits: 0 });
       expect(await costOf(other, () => run(other))).toEqual({ roundTrips: 1, commits: 0 });
     });
 
     it('of a replay does not contain its ROLLBACK, which goes behind the answer', async () => {
-      await one.bench.run(twoStatements, { key: 'behind' });
+      await one.app.run(twoStatements, { key: 'behind' });
       const answered = deferred();
       const stop = other.proxy.onClientData(async (chunk): Promise<undefined> => {
         if (chunk.includes('ROLLBACK\0')) await answered.promise;
       });
       const cost = await costOf(other, async () => {
-        const answer = await other.bench.run(twoStatements, { key: 'behind' });
+        const answer = await other.app.run(twoStatements, { key: 'behind' });
         expect(answer.headers['idempotency-replayed']).toBe('true');
         answered.resolve();
         return answer;
@@ -157,17 +155,17 @@ describe.each(ADAPTERS.flatMap((adapter) => Object.keys(BUDGETS).map((name) => (
 
     it('of a duplicate that waits in the process of the first is nothing', async () => {
       const [inside, go] = [deferred(), deferred()];
-      const slow: Script = async (tools) => {
+      const slow: Handler = async (tools) => {
         inside.resolve();
         await go.promise;
         return twoStatements(tools);
       };
       const waiting = 5;
       const together = await costOf(one, async () => {
-        const first = one.bench.run(slow, { key: 'together' });
+        const first = one.app.run(slow, { key: 'together' });
         await inside.promise;
-        const others = Array.from({ length: waiting }, () => one.bench.run(slow, { key: 'together' }));
-        const server = one.bench.app.app.getHttpServer() as Server;
+        const others = Array.from({ length: waiting }, () => one.app.run(slow, { key: 'together' }));
+        const server = one.app.server;
         await eventually(() => countOf(server).then((count) => count > waiting));
         go.resolve();
         const replays = await Promise.all(others);
@@ -181,13 +179,13 @@ describe.each(ADAPTERS.flatMap((adapter) => Object.keys(BUDGETS).map((name) => (
 
     it('in lease mode is a claim and a completion, each of which commits by itself', async () => {
       const key = 'leased';
-      const run = (): Promise<{ status: number }> => one.bench.run(nothing, { route: 'lease', key });
+      const run = (): Promise<{ status: number }> => one.app.run(nothing, { route: 'lease', key });
       expect(await costOf(one, run)).toEqual({ roundTrips: 2, commits: 0 });
       expect(await costOf(one, run)).toEqual({ roundTrips: 1, commits: 0 });
     });
 
     it('of a fenced transaction is two statements more than without the fence', async () => {
-      const cost = await costOf(one, () => one.bench.run(fenced, { route: 'lease' }));
+      const cost = await costOf(one, () => one.app.run(fenced, { route: 'lease' }));
       expect(cost).toEqual({ roundTrips: 2 + BARE + 2, commits: 1 });
     });
   },

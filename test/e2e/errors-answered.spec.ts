@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { ArgumentsHost, ExceptionFilter } from '@nestjs/common';
-import { ADAPTERS } from '../helpers/application.js';
-import { Workbench } from '../helpers/workbench.js';
+import { ADAPTERS, Application } from '../helpers/application.js';
 
 /** Tells every failure as a success, as some applications do with an envelope of their own. */
 class EnvelopeFilter implements ExceptionFilter {
@@ -14,24 +13,24 @@ class EnvelopeFilter implements ExceptionFilter {
 }
 
 describe.each(ADAPTERS)('errors that a filter answers with 200 (%s)', (adapter) => {
-  let bench: Workbench;
+  let app: Application;
 
   beforeAll(async () => {
-    bench = await Workbench.start({
+    app = await Application.start({
       adapter,
       routes: { successes: { response: { statuses: [200, 201] } } },
       configure: (app) => void app.useGlobalFilters(new EnvelopeFilter()),
     });
   });
 
-  afterAll(() => bench.close());
+  afterAll(() => app.close());
 
   it.each([
     ['run', 'are recorded', 1, 'refused at first'],
     ['successes', 'are not recorded where no status of an error is, and leave the key free', 0, 'paid'],
   ])('on the route %s %s', async (route, _what, records, retried) => {
-    await bench.reset();
-    const first = await bench.run(
+    await app.clear();
+    const first = await app.run(
       async ({ orders }) => {
         await orders.save({ item: 'paid', price: 10 });
         throw new Error('refused at first');
@@ -39,9 +38,9 @@ describe.each(ADAPTERS)('errors that a filter answers with 200 (%s)', (adapter) 
       { key: 'one', route },
     );
     expect([first.status, first.json()]).toEqual([200, { ok: false, error: 'refused at first' }]);
-    await bench.idle();
-    expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records });
-    const retry = await bench.run(() => 'paid', { key: 'one', route });
+    await app.idle();
+    expect(await app.state()).toEqual({ balance: 1000, orders: 0, records });
+    const retry = await app.run(() => 'paid', { key: 'one', route });
     expect(retry.text).toContain(retried);
   });
 });

@@ -3,11 +3,11 @@ import { afterCommit, outside } from 'nestjs-pg-idempotency';
 import { Client } from 'pg';
 import { DataSource } from 'typeorm';
 import { lockNumber } from '../../lib/core/identity.js';
-import { ADAPTERS, type TestApp } from '../helpers/application.js';
+import { ADAPTERS, type Application, type Scene } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { LEASE, Stage, startLeaseApp, type Props, type Route } from '../helpers/lease-app.js';
+import { LEASE, startLeaseApplication, type Route } from '../helpers/lease-application.js';
 import { expectProblem, expectReplay, leaseRow } from '../helpers/leases.js';
 import { createShop } from '../helpers/shop.js';
 
@@ -20,9 +20,7 @@ const CASES = [
 
 describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
   let database: TestDatabase;
-  let app: TestApp;
-  let stage: Stage;
-  let handler: Stage['handler'];
+  let app: Application;
   const clients: Client[] = [];
 
   beforeAll(async () => {
@@ -32,17 +30,12 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
     await database.query(
       `ALTER DATABASE "${database.name}" SET default_transaction_isolation = '${isolation}'`,
     );
-    stage = new Stage();
-    ({ handler } = stage);
-    app = await startLeaseApp({ adapter, databaseUrl: database.url }, stage);
+    app = await startLeaseApplication({ adapter, database });
   });
 
   afterEach(async () => {
     await Promise.all(clients.splice(0).map((client) => client.end()));
-    for (const place of ['handler', 'transaction', 'end']) stage.open(place);
-    stage.handler = handler;
-    stage.milestones.length = 0;
-    await database.query('TRUNCATE orders, idempotency_records');
+    await app.clear();
   });
 
   afterAll(async () => {
@@ -63,16 +56,17 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
     return client;
   };
 
-  const untilInside = (): Promise<unknown> => eventually(() => stage.milestones.includes('wrote'));
+  const untilInside = (): Promise<unknown> => eventually(() => app.milestones.includes('wrote'));
 
   it(`runs at ${isolation}`, async () => {
-    stage.handler = ({ execution }) =>
-      execution.transaction((manager) => manager.query('SHOW transaction_isolation'));
+    app.acts(({ execution }) =>
+      execution.transaction((manager) => manager.query('SHOW transaction_isolation')),
+    );
     expect((await send('level')).json()).toEqual([{ transaction_isolation: isolation }]);
   });
 
   it('does not keep the lease from being extended', async () => {
-    stage.close('transaction');
+    app.block('transaction');
     const answer = send('extended');
     await untilInside();
     const begun = (await leaseRow(database, 'extended'))!.locked_until!;
@@ -81,19 +75,19 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
       return lockedUntil!.getTime() > begun.getTime() + 2 * LEASE;
     });
     expect(await openTransactions(database)).toHaveLength(1);
-    stage.open('transaction');
+    app.unblock('transaction');
     expect((await answer).status).toBe(201);
   });
 
   it('does not keep duplicates waiting', async () => {
-    stage.close('transaction');
+    app.block('transaction');
     const answer = send('asked-for');
     await untilInside();
-    const other = await startLeaseApp({ adapter, databaseUrl: database.url }, new Stage());
+    const other = await startLeaseApplication({ adapter, database });
     const duplicate = await postJson(`${other.url}/refuse`, {}, { 'Idempotency-Key': 'asked-for' });
     expectProblem(duplicate, 409, 'IDEMPOTENCY_IN_PROGRESS');
     expect(await openTransactions(database)).toHaveLength(1);
-    stage.open('transaction');
+    app.unblock('transaction');
     expect((await answer).status).toBe(201);
     await other.close();
   });
@@ -101,9 +95,9 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
   it('sees a takeover that was under way when it began', async () => {
     // The lock number and the lock are what a takeover holds while it runs.
     const rival = await connected();
-    stage.close('handler');
+    app.block('handler');
     const answer = send('overtaken');
-    await eventually(() => stage.milestones.length > 0);
+    await eventually(() => app.milestones.length > 0);
     const { rows } = await rival.query<{ client: string; endpoint: string; key: string }>(
       'SELECT client, endpoint, key FROM idempotency_records',
     );
@@ -111,7 +105,7 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
     await rival.query('SELECT pg_advisory_xact_lock($1::bigint)', [
       lockNumber('"idempotency_records"', rows[0]!),
     ]);
-    stage.open('handler');
+    app.unblock('handler');
     await eventually(async () => (await waiting(database, 'advisory')).length === 1);
     await rival.query('UPDATE idempotency_records SET owner_token = gen_random_uuid(), attempt = 2');
     await rival.query('COMMIT');
@@ -121,42 +115,41 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
   });
 
   it('commits whatever happens to the lease once it holds the fence', async () => {
-    stage.close('transaction');
+    app.block('transaction');
     const answer = send('holding', 'rerun');
     await untilInside();
     await database.query(
       `UPDATE idempotency_records SET locked_until = clock_timestamp() - interval '1 second'`,
     );
-    const other = new Stage();
-    const rival = await startLeaseApp({ adapter, databaseUrl: database.url }, other);
+    const rival = await startLeaseApplication({ adapter, database });
     expectProblem(
       await postJson(`${rival.url}/rerun`, {}, { 'Idempotency-Key': 'holding' }),
       409,
       'IDEMPOTENCY_IN_PROGRESS',
     );
-    stage.open('transaction');
+    app.unblock('transaction');
     const first = await answer;
     expect(first.status).toBe(201);
     expectReplay(await postJson(`${rival.url}/rerun`, {}, { 'Idempotency-Key': 'holding' }), first);
-    expect(other.milestones).toEqual([]);
+    expect(rival.milestones).toEqual([]);
     await rival.close();
   });
 
   it('is undone when its work throws, and the handler may go on', async () => {
-    stage.handler = async ({ execution, orders }: Props) => {
+    app.acts(async ({ execution, orders }: Scene) => {
       const failed = execution.transaction(async () => {
         await orders.save({ item: 'undone', price: 1 });
         throw new Error('no');
       });
       await expect(failed).rejects.toThrow('no');
       return execution.transaction(() => orders.save({ item: 'kept', price: 1 }));
-    };
+    });
     expect((await send('undone')).status).toBe(201);
     expect(await items()).toEqual(['kept']);
   });
 
   it('does not exclude another one of the same owner', async () => {
-    stage.handler = async ({ execution, orders }: Props) => {
+    app.acts(async ({ execution, orders }: Scene) => {
       const [one, two] = [deferred(), deferred()];
       const both = (item: string, own: typeof one, other: typeof one): Promise<unknown> =>
         execution.transaction(async () => {
@@ -166,13 +159,13 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
         });
       await Promise.all([both('one', one, two), both('two', two, one)]);
       return {};
-    };
+    });
     expect((await send('both')).status).toBe(201);
     expect((await items()).sort()).toEqual(['one', 'two']);
   });
 
   it('takes in another one that is begun inside it, which undoes only its own when it fails', async () => {
-    stage.handler = async ({ execution, orders }: Props) => {
+    app.acts(async ({ execution, orders }: Scene) => {
       await execution.transaction(async () => {
         await orders.insert({ item: 'outer', price: 1 });
         await execution.transaction(() => orders.insert({ item: 'inner', price: 1 }));
@@ -185,16 +178,16 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
         expect(await outside(() => orders.count())).toBe(0);
       });
       return {};
-    };
+    });
     expect((await send('nested')).status).toBe(201);
     expect(await items()).toEqual(['outer', 'inner']);
   });
 
   it('takes in what goes through the DataSource, nested transactions and work for after its COMMIT', async () => {
     const seen: unknown[] = [];
-    stage.handler = async ({ execution, orders }: Props) => {
+    app.acts(async ({ execution, orders }: Scene) => {
       await execution.transaction(async (manager) => {
-        const dataSource = app.app.get(DataSource);
+        const dataSource = app.nest.get(DataSource);
         await manager.insert('orders', { item: 'manager', price: 1 });
         await dataSource.transaction((nested) => nested.insert('orders', { item: 'nested', price: 1 }));
         afterCommit(async () => void seen.push(await outside(() => orders.count())));
@@ -202,7 +195,7 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
       });
       await eventually(() => seen.length === 2);
       return { attempt: execution.attempt };
-    };
+    });
     expect((await send('ambient')).json()).toEqual({ attempt: 1 });
     expect(seen).toEqual([0, 2]);
   });
@@ -210,10 +203,10 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
   it('is refused once the handler has ended', async () => {
     let late: Promise<unknown> | undefined;
     const ended = deferred();
-    stage.handler = ({ execution, orders }: Props) => {
+    app.acts(({ execution, orders }: Scene) => {
       late = ended.promise.then(() => execution.transaction(() => orders.save({ item: 'late', price: 1 })));
       return Promise.resolve({});
-    };
+    });
     expect((await send('late')).status).toBe(201);
     ended.resolve();
     await expect(late).rejects.toThrow('IDEMPOTENCY_LEASE_LOST');
@@ -221,25 +214,25 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
   });
 
   it('says that there is no manager outside of it', async () => {
-    stage.handler = ({ execution }: Props) => Promise.resolve(execution.manager);
+    app.acts(({ execution }: Scene) => Promise.resolve(execution.manager));
     expect((await send('manager')).status).toBe(500);
-    stage.handler = async ({ execution }: Props) => {
+    app.acts(async ({ execution }: Scene) => {
       expect(() => execution.manager).toThrow('execution.transaction(work)');
       return Promise.resolve({});
-    };
+    });
     expect((await send('manager-2')).status).toBe(201);
   });
 
   it('records its answer although an extension is under way', async () => {
     const locker = await connected();
-    stage.close('end');
+    app.block('end');
     const answer = send('crossing');
-    await eventually(() => stage.milestones.includes('left'));
+    await eventually(() => app.milestones.includes('left'));
     await locker.query('BEGIN');
     await locker.query('SELECT FROM idempotency_records FOR UPDATE');
     // The extension waits for the row, then the completion behind it.
     await eventually(async () => (await waiting(database, 'transactionid')).length === 1);
-    stage.open('end');
+    app.unblock('end');
     await eventually(async () => (await waiting(database, undefined)).length === 2);
     await locker.query('COMMIT');
     const first = await answer;

@@ -5,11 +5,11 @@ import { InjectRepository } from '@nestjs/typeorm';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { randomUUID } from 'node:crypto';
 import { Repository } from 'typeorm';
+import { Application } from '../helpers/application.js';
 import type { HttpResponse } from '../helpers/http.js';
 import { field, file, postMultipart, type Part } from '../helpers/multipart.js';
 import { expectReplay } from '../helpers/replay.js';
 import { Order } from '../helpers/shop.js';
-import { Workbench } from '../helpers/workbench.js';
 
 const FORM = [field('amount', '25'), file('file', 'content')];
 /** Options of the plugin; none has the handler read the upload itself. */
@@ -85,8 +85,8 @@ class UploadsController {
   }
 }
 
-async function start(options: Options): Promise<Workbench> {
-  return Workbench.start({
+async function start(options: Options): Promise<Application> {
+  return Application.start({
     adapter: 'fastify',
     controllers: [UploadsController],
     configure: async (app) => {
@@ -99,25 +99,25 @@ describe.each<[string, Options]>([
   ['true', { attachFieldsToBody: true }],
   ['keyValues', { attachFieldsToBody: 'keyValues' }],
 ])('an upload on Fastify, attached to the body (%s)', (kind, options) => {
-  let bench: Workbench;
+  let app: Application;
   let key: string;
 
   beforeAll(async () => {
-    bench = await start(options);
+    app = await start(options);
   });
 
   beforeEach(async () => {
     key = randomUUID();
     runs = 0;
-    await bench.reset();
+    await app.clear();
   });
 
-  afterEach(() => bench.idle());
+  afterEach(() => app.idle());
 
-  afterAll(() => bench.close());
+  afterAll(() => app.close());
 
   const post = (path: string, parts: readonly Part[] = FORM): Promise<HttpResponse> =>
-    postMultipart(`${bench.app.url}/${path}`, parts, { 'Idempotency-Key': key });
+    postMultipart(`${app.url}/${path}`, parts, { 'Idempotency-Key': key });
 
   const expectRefused = async (path: string, parts: readonly Part[]): Promise<void> => {
     const refusal = await post(path, parts);
@@ -137,7 +137,7 @@ describe.each<[string, Options]>([
     expect(original.status).toBe(status);
     expectReplay(original, await post(path));
     expect(runs).toBe(1);
-    expect(await bench.state()).toMatchObject({ orders: status === 409 ? 0 : 1, records: 1 });
+    expect(await app.state()).toMatchObject({ orders: status === 409 ? 0 : 1, records: 1 });
   });
 
   it.each<[string, Part[]]>([
@@ -206,9 +206,9 @@ describe.each<[string, Options]>([
   it('leaves nothing behind over its limit, and the corrected one runs', async () => {
     const tooLarge = await post('upload', [file('file', Buffer.alloc(1_000_001))]);
     expect(tooLarge.status).toBe(413);
-    expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+    expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
     expect((await post('upload', [file('file', 'few')])).status).toBe(201);
-    expect(await bench.state()).toMatchObject({ orders: 1, records: 1 });
+    expect(await app.state()).toMatchObject({ orders: 1, records: 1 });
   });
 });
 
@@ -222,17 +222,17 @@ describe.each<[string, Options]>([
     },
   ],
 ])('an upload on Fastify that is read %s', (kind, options) => {
-  let bench: Workbench;
+  let app: Application;
 
   beforeAll(async () => {
     runs = 0;
-    bench = await start(options);
+    app = await start(options);
   });
 
-  afterAll(() => bench.close());
+  afterAll(() => app.close());
 
   const post = (path: string, headers: Record<string, string> = {}): Promise<HttpResponse> =>
-    postMultipart(`${bench.app.url}/${path}`, FORM, { 'Idempotency-Key': 'one', ...headers });
+    postMultipart(`${app.url}/${path}`, FORM, { 'Idempotency-Key': 'one', ...headers });
 
   it('is refused with its remedy', async () => {
     const refusal = await post('reads');
@@ -243,7 +243,7 @@ describe.each<[string, Options]>([
         detail: expect.stringContaining(kind === 'elsewhere' ? 'fingerprint.compute' : 'attachFieldsToBody'),
       },
     });
-    expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+    expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
   });
 
   if (kind === 'by the handler') {

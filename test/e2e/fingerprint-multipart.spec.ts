@@ -3,13 +3,13 @@ import multer from 'multer';
 import { randomUUID } from 'node:crypto';
 import { readdir, rm } from 'node:fs/promises';
 import { request as startHttpRequest, type IncomingMessage } from 'node:http';
+import { Application } from '../helpers/application.js';
 import { isClaim } from '../helpers/commit-faults.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { sendRequest, type HttpResponse } from '../helpers/http.js';
 import { field, file, multipartBody, postMultipart, type Part } from '../helpers/multipart.js';
 import { expectReplay } from '../helpers/replay.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
-import { Workbench } from '../helpers/workbench.js';
 import {
   FOLDER,
   gate,
@@ -24,41 +24,46 @@ const FORM = [field('amount', '25'), file('file', 'content')];
 const controllers = [UploadsController, SharedUploadController];
 
 describe('an upload on Express', () => {
-  let bench: Workbench;
+  let app: Application;
   /** Another process on the same database. */
-  let neighbour: Workbench;
+  let neighbour: Application;
   let proxy: TcpProxy;
   let key: string;
 
   beforeAll(async () => {
-    bench = await Workbench.start({ adapter: 'express', controllers });
-    proxy = await startDatabaseProxy(bench.database.url);
-    const databaseUrl = proxy.url(bench.database.url);
-    neighbour = await Workbench.on(bench.database, { adapter: 'express', controllers, databaseUrl });
+    app = await Application.start({ adapter: 'express', controllers });
+    proxy = await startDatabaseProxy(app.database.url);
+    const databaseUrl = proxy.url(app.database.url);
+    neighbour = await Application.start({
+      database: app.database,
+      adapter: 'express',
+      controllers,
+      databaseUrl,
+    });
   });
 
   beforeEach(async () => {
     key = randomUUID();
     Object.assign(seen, { runs: 0, entered: 0, mapped: 0, left: 0 });
     gate.promise = Promise.resolve();
-    await bench.reset();
+    await app.clear();
   });
 
-  afterEach(() => bench.idle());
+  afterEach(() => app.idle());
 
   afterAll(async () => {
-    await neighbour.app.close();
+    await neighbour.close();
     await proxy.close();
-    await bench.close();
+    await app.close();
     await rm(FOLDER, { recursive: true });
   });
 
   const post = (
     path: string,
     parts: readonly Part[] = FORM,
-    { host = bench, headers = {} } = {},
+    { host = app, headers = {} } = {},
   ): Promise<HttpResponse> =>
-    postMultipart(`${host.app.url}/${path}`, parts, { 'Idempotency-Key': key, ...headers });
+    postMultipart(`${host.url}/${path}`, parts, { 'Idempotency-Key': key, ...headers });
 
   const expectRefused = async (path: string, parts: readonly Part[]): Promise<void> => {
     const refusal = await post(path, parts);
@@ -73,7 +78,7 @@ describe('an upload on Express', () => {
   describe.each(['keyed', 'found'])('whose key is one of its fields (%s)', (path) => {
     const form = (name = key): Part[] => [field('orderKey', name), ...FORM];
     const submit = (parts: readonly Part[]): Promise<HttpResponse> =>
-      postMultipart(`${bench.app.url}/${path}`, parts, {});
+      postMultipart(`${app.url}/${path}`, parts, {});
 
     it('is replayed, and has its key echoed', async () => {
       const original = await submit(form());
@@ -100,24 +105,24 @@ describe('an upload on Express', () => {
       const runs = path === 'found' ? 2 : 0;
       for (const { status } of answers) expect(status).toBe(path === 'found' ? 201 : 400);
       expect(seen.runs).toBe(runs);
-      expect(await bench.state()).toMatchObject({ orders: runs, records: 0 });
+      expect(await app.state()).toMatchObject({ orders: runs, records: 0 });
     });
   });
 
   describe('whose optional key is one of its fields', () => {
     const submit = (path: string, parts: readonly Part[]): Promise<HttpResponse> =>
-      postMultipart(`${bench.app.url}/${path}`, parts, {});
+      postMultipart(`${app.url}/${path}`, parts, {});
 
     it('runs unprotected where it has files only', async () => {
       for (let run = 0; run < 2; run++)
         expect((await submit('optional-field', [file('file', 'content')])).status).toBe(201);
-      expect(await bench.state()).toMatchObject({ orders: 2, records: 0 });
+      expect(await app.state()).toMatchObject({ orders: 2, records: 0 });
     });
 
     it('runs unprotected where what the handler streams is larger than a record may be', async () => {
       const answer = await submit('optional-streamed', FORM);
       expect([answer.status, answer.text]).toEqual([201, 'x'.repeat(1000)]);
-      expect(await bench.state()).toMatchObject({ orders: 1, records: 0 });
+      expect(await app.state()).toMatchObject({ orders: 1, records: 0 });
     });
 
     it('counts a file that came in a field of the name of the key', async () => {
@@ -129,7 +134,7 @@ describe('an upload on Express', () => {
   });
 
   it('whose key breaks a rule is refused', async () => {
-    const refusal = await postMultipart(`${bench.app.url}/keyed`, [field('orderKey', 'short'), ...FORM], {});
+    const refusal = await postMultipart(`${app.url}/keyed`, [field('orderKey', 'short'), ...FORM], {});
     expect({ status: refusal.status, body: refusal.json() }).toMatchObject({
       status: 400,
       body: { code: 'IDEMPOTENCY_KEY_TOO_SHORT' },
@@ -140,9 +145,9 @@ describe('an upload on Express', () => {
     it('is replayed although its boundary is another', async () => {
       const original = await post(path);
       expect(original.status).toBe(201);
-      for (const host of [bench, neighbour]) expectReplay(original, await post(path, FORM, { host }));
+      for (const host of [app, neighbour]) expectReplay(original, await post(path, FORM, { host }));
       expect(seen.runs).toBe(1);
-      expect(await bench.state()).toMatchObject({ orders: 1, records: 1 });
+      expect(await app.state()).toMatchObject({ orders: 1, records: 1 });
     });
 
     it.each<[string, Part[]]>([
@@ -159,7 +164,7 @@ describe('an upload on Express', () => {
       expect((await post(path)).status).toBe(201);
       await expectRefused(path, other);
       expect(seen.runs).toBe(1);
-      expect(await bench.state()).toMatchObject({ orders: 1, records: 1 });
+      expect(await app.state()).toMatchObject({ orders: 1, records: 1 });
     });
   });
 
@@ -192,7 +197,7 @@ describe('an upload on Express', () => {
 
   it('is not the form of the same fields in another media type', async () => {
     expect((await post('after', [field('amount', '25')])).status).toBe(201);
-    const refusal = await sendRequest(`${bench.app.url}/after`, {
+    const refusal = await sendRequest(`${app.url}/after`, {
       method: 'POST',
       headers: { 'Idempotency-Key': key, 'Content-Type': 'application/x-www-form-urlencoded' },
       body: 'amount=25',
@@ -213,12 +218,12 @@ describe('an upload on Express', () => {
   });
 
   it('leaves nothing behind without a body, where multer misses the end of the form', async () => {
-    const answer = await sendRequest(`${bench.app.url}/after`, {
+    const answer = await sendRequest(`${app.url}/after`, {
       method: 'POST',
       headers: { 'Idempotency-Key': key, 'Content-Type': 'multipart/form-data; boundary=edge' },
     });
     expect(answer.status).toBe(400);
-    expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+    expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
     expect((await post('after')).status).toBe(201);
   });
 
@@ -258,7 +263,7 @@ describe('an upload on Express', () => {
         },
       });
       expect(seen.runs).toBe(0);
-      expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+      expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
     });
 
     it('counts by what the route computes of them', async () => {
@@ -275,14 +280,14 @@ describe('an upload on Express', () => {
       key = randomUUID();
       seen.runs = 0;
       const answers = await Promise.all(
-        Array.from({ length: 6 }, (_, index) => post(path, FORM, { host: index % 2 ? bench : neighbour })),
+        Array.from({ length: 6 }, (_, index) => post(path, FORM, { host: index % 2 ? app : neighbour })),
       );
       expect(answers.map(({ status }) => status)).toEqual(Array(6).fill(201));
       expect(new Set(answers.map(({ text }) => text)).size).toBe(1);
       expect(answers.filter(({ headers }) => headers['idempotency-replayed'] === undefined)).toHaveLength(1);
       expect(seen.runs).toBe(1);
     }
-    expect(await bench.state()).toMatchObject({ orders: 3, records: 3 });
+    expect(await app.state()).toMatchObject({ orders: 3, records: 3 });
   });
 
   describe('is replayed from a handler that', () => {
@@ -307,15 +312,15 @@ describe('an upload on Express', () => {
       expect(original.json()).toMatchObject({ message: 'no more of a.txt, run 1' });
       expectReplay(original, await post('refused'));
       await expectRefused('refused', [file('file', 'other')]);
-      expect(await bench.state()).toMatchObject({ orders: 0, records: 1 });
+      expect(await app.state()).toMatchObject({ orders: 0, records: 1 });
     });
   });
 
   it('frees its key when the handler fails', async () => {
     expect((await post('broken')).status).toBe(500);
-    expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+    expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
     expect((await post('broken')).status).toBe(201);
-    expect(await bench.state()).toMatchObject({ orders: 1, records: 1 });
+    expect(await app.state()).toMatchObject({ orders: 1, records: 1 });
   });
 
   it('ends after maxDuration, which begins when the upload is there', async () => {
@@ -324,7 +329,7 @@ describe('an upload on Express', () => {
     const answer = await post('hanging');
     expect(answer.json()).toMatchObject({ code: 'IDEMPOTENCY_MAX_DURATION_EXCEEDED' });
     hanging.resolve();
-    expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+    expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
     expect((await post('hanging')).status).toBe(201);
   });
 
@@ -333,10 +338,10 @@ describe('an upload on Express', () => {
       const tooLarge = await post('limited', [file('file', 'far more than ten bytes')]);
       expect(tooLarge.status).toBe(413);
       expect(tooLarge.headers['idempotency-key']).toBe(key);
-      expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+      expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
       const corrected = await post('limited', [file('file', 'few')]);
       expect([corrected.status, corrected.headers['idempotency-replayed']]).toEqual([201, undefined]);
-      expect(await bench.state()).toMatchObject({ orders: 1, records: 1 });
+      expect(await app.state()).toMatchObject({ orders: 1, records: 1 });
     });
 
     it('never claims its key over its limit', async () => {
@@ -354,7 +359,7 @@ describe('an upload on Express', () => {
     it('leaves nothing behind when a pipe refuses it', async () => {
       const refused = await post('piped', [field('amount', 'x'), file('file', 'content')]);
       expect(refused.status).toBe(400);
-      expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+      expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
       const corrected = await post('piped', [field('amount', '1'), file('file', 'content')]);
       expect([corrected.status, corrected.headers['idempotency-replayed']]).toEqual([201, undefined]);
     });
@@ -371,7 +376,7 @@ describe('an upload on Express', () => {
 
     it('leaves nothing behind when the client goes away in the middle of it', async () => {
       const body = multipartBody(FORM, 'cut');
-      const broken = startHttpRequest(`${bench.app.url}/disk-removed`, {
+      const broken = startHttpRequest(`${app.url}/disk-removed`, {
         method: 'POST',
         agent: false,
         headers: {
@@ -386,7 +391,7 @@ describe('an upload on Express', () => {
       await eventually(async () => (await readdir(FOLDER)).length > before);
       broken.destroy();
       await eventually(() => seen.left === 1);
-      expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+      expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
       const again = await post('disk-removed');
       expect([again.status, again.headers['idempotency-replayed']]).toEqual([201, undefined]);
     });
@@ -394,10 +399,10 @@ describe('an upload on Express', () => {
 
   it('runs unprotected without its optional key', async () => {
     for (let run = 0; run < 2; run++) {
-      const answer = await postMultipart(`${bench.app.url}/optional`, FORM, {});
+      const answer = await postMultipart(`${app.url}/optional`, FORM, {});
       expect([answer.status, answer.headers['idempotency-replayed']]).toEqual([201, undefined]);
     }
-    expect(await bench.state()).toMatchObject({ orders: 2, records: 0 });
+    expect(await app.state()).toMatchObject({ orders: 2, records: 0 });
   });
 
   describe('with interceptors around the one that reads it', () => {
@@ -405,11 +410,11 @@ describe('an upload on Express', () => {
       const original = await post('surrounded');
       expect(original.json()).toMatchObject({ wrapped: { sizes: [7] } });
       expect(original.headers['x-surrounded']).toBe('by run 0');
-      expect(await bench.items()).toEqual(['a.txt', 'audit']);
+      expect(await app.items()).toEqual(['a.txt', 'audit']);
       expectReplay(original, await post('surrounded'));
       await expectRefused('surrounded', [file('file', 'other')]);
       expect([seen.runs, seen.entered, seen.mapped]).toEqual([1, 3, 1]);
-      expect(await bench.items()).toEqual(['a.txt', 'audit']);
+      expect(await app.items()).toEqual(['a.txt', 'audit']);
     });
 
     it.each(['surrounded', 'awaited'])(
@@ -419,9 +424,9 @@ describe('an upload on Express', () => {
         const answer = await post(path, FORM, { host: neighbour });
         stop();
         expect([answer.status, seen.runs, seen.mapped]).toEqual([503, 1, 1]);
-        expect(await bench.items()).toEqual([]);
+        expect(await app.items()).toEqual([]);
         expect((await post(path)).status).toBe(201);
-        expect(await bench.items()).toEqual(['a.txt', 'audit']);
+        expect(await app.items()).toEqual(['a.txt', 'audit']);
       },
     );
 
@@ -442,10 +447,10 @@ describe('an upload on Express', () => {
       told.resolve();
       stop();
       await neighbour.idle();
-      expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+      expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
       expect(seen.runs).toBe(0);
       expect((await post('impatient')).status).toBe(201);
-      expect(await bench.state()).toMatchObject({ orders: 1, records: 1 });
+      expect(await app.state()).toMatchObject({ orders: 1, records: 1 });
     });
   });
 
@@ -469,7 +474,7 @@ describe('an upload on Express', () => {
 });
 
 describe('an upload that a middleware has read', () => {
-  let bench: Workbench;
+  let app: Application;
 
   /** Reads the body as a parser does that nobody knows, and leaves what it made of it. */
   const unknownParser =
@@ -480,7 +485,7 @@ describe('an upload that a middleware has read', () => {
     };
 
   beforeAll(async () => {
-    bench = await Workbench.start({
+    app = await Application.start({
       adapter: 'express',
       controllers: [ReadBeforeController],
       configure: (app) => {
@@ -493,10 +498,10 @@ describe('an upload that a middleware has read', () => {
 
   beforeEach(() => void Object.assign(seen, { runs: 0, entered: 0, mapped: 0, left: 0 }));
 
-  afterAll(() => bench.close());
+  afterAll(() => app.close());
 
   const post = (path: string, parts: readonly Part[]): Promise<HttpResponse> =>
-    postMultipart(`${bench.app.url}/read-before/${path}`, parts, { 'Idempotency-Key': path });
+    postMultipart(`${app.url}/read-before/${path}`, parts, { 'Idempotency-Key': path });
 
   it('is compared and replayed before any other interceptor', async () => {
     const original = await post('known', FORM);

@@ -15,13 +15,12 @@ import { FileInterceptor } from '@nestjs/platform-express';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { IsInt } from 'class-validator';
 import { EntityManager } from 'typeorm';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application, type Handler } from '../helpers/application.js';
 import { isCommit } from '../helpers/commit-faults.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { postJson, sendRequest, type HttpResponse } from '../helpers/http.js';
 import { Order } from '../helpers/shop.js';
 import { startDatabaseProxy } from '../helpers/tcp-proxy.js';
-import { Workbench, type Script } from '../helpers/workbench.js';
 
 class CreateOrder {
   @IsInt()
@@ -87,10 +86,10 @@ const refuse = (status: number): never => {
 };
 
 describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
-  let bench: Workbench;
+  let app: Application;
 
   beforeAll(async () => {
-    bench = await Workbench.start({
+    app = await Application.start({
       adapter,
       controllers: [CheckedController, ...(adapter === 'express' ? [UploadController] : [])],
       routes: {
@@ -106,14 +105,14 @@ describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
   });
 
   afterEach(async () => {
-    await bench.idle();
-    await bench.reset();
+    await app.idle();
+    await app.clear();
   });
 
-  afterAll(() => bench.close());
+  afterAll(() => app.close());
 
   const pay =
-    (outcome: () => unknown): Script =>
+    (outcome: () => unknown): Handler =>
     async ({ wallets, orders }) => {
       await wallets.decrement({ id: 1 }, 'balance', 10);
       await orders.save({ item: 'paid', price: 10 });
@@ -121,14 +120,14 @@ describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
     };
 
   it('a thrown 402 undoes the writes and is replayed byte for byte', async () => {
-    const first = await bench.run(
+    const first = await app.run(
       pay(() => refuse(402)),
       { key: 'one' },
     );
     expect(first.status).toBe(402);
     expect(first.headers['idempotency-replayed']).toBeUndefined();
-    expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records: 1 });
-    const retry = await bench.run(
+    expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: 1 });
+    const retry = await app.run(
       pay(() => 'must not run'),
       { key: 'one' },
     );
@@ -137,55 +136,55 @@ describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
     expect(retry.headers['x-answer']).toBe(first.headers['x-answer']);
     expect(retry.headers['content-type']).toBe(first.headers['content-type']);
     expect(retry.headers['idempotency-replayed']).toBe('true');
-    expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records: 1 });
+    expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: 1 });
   });
 
   it.each([400, 404, 409, 422, 499])('so is a thrown %i', async (status) => {
-    const first = await bench.run(
+    const first = await app.run(
       pay(() => refuse(status)),
       { key: 'one' },
     );
-    const retry = await bench.run(
+    const retry = await app.run(
       pay(() => 'must not run'),
       { key: 'one' },
     );
     expect([first.status, retry.status, retry.text]).toEqual([status, status, first.text]);
-    expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records: 1 });
+    expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: 1 });
   });
 
   it('an SQL error that the handler turns into a 402 is one as well', async () => {
-    const first = await bench.run(
+    const first = await app.run(
       ({ wallets }) => wallets.decrement({ id: 1 }, 'balance', 5000).catch(() => refuse(402)),
       { key: 'one' },
     );
     expect(first.status).toBe(402);
-    expect((await bench.run(() => 'must not run', { key: 'one' })).text).toBe(first.text);
+    expect((await app.run(() => 'must not run', { key: 'one' })).text).toBe(first.text);
   });
 
   it.each([500, 502, 503])('a thrown %i undoes the writes, and the next attempt runs', async (status) => {
-    const first = await bench.run(
+    const first = await app.run(
       pay(() => refuse(status)),
       { key: 'one' },
     );
     expect(first.status).toBe(status);
-    expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
-    const retry = await bench.run(
+    expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
+    const retry = await app.run(
       pay(() => 'paid'),
       { key: 'one' },
     );
     expect(retry.text).toBe('paid');
     expect(retry.headers['idempotency-replayed']).toBeUndefined();
-    expect(await bench.state()).toEqual({ balance: 990, orders: 1, records: 1 });
+    expect(await app.state()).toEqual({ balance: 990, orders: 1, records: 1 });
   });
 
   it.each([408, 425, 429])('a %i says “not now” and is not stored, thrown or returned', async (status) => {
-    const thrown = await bench.run(
+    const thrown = await app.run(
       pay(() => refuse(status)),
       { key: 'one' },
     );
     expect(thrown.status).toBe(status);
-    expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
-    const returned = await bench.run(
+    expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
+    const returned = await app.run(
       async (tools) => {
         tools.respondWith(status);
         return pay(() => 'not now')(tools);
@@ -193,10 +192,10 @@ describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
       { key: 'one' },
     );
     expect([returned.status, returned.text]).toEqual([status, 'not now']);
-    expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
+    expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
     expect(
       (
-        await bench.run(
+        await app.run(
           pay(() => 'now'),
           { key: 'one' },
         )
@@ -205,18 +204,18 @@ describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
   });
 
   it('a returned 402 keeps the writes, and is replayed', async () => {
-    const answer = async (tools: Parameters<Script>[0]): Promise<unknown> => {
+    const answer = async (tools: Parameters<Handler>[0]): Promise<unknown> => {
       tools.respondWith(402);
       return pay(() => ({ pleaseTopUp: true }))(tools);
     };
-    const first = await bench.run(answer, { key: 'one' });
-    const retry = await bench.run(answer, { key: 'one' });
+    const first = await app.run(answer, { key: 'one' });
+    const retry = await app.run(answer, { key: 'one' });
     expect([first.status, retry.status, retry.text]).toEqual([402, 402, first.text]);
-    expect(await bench.state()).toEqual({ balance: 990, orders: 1, records: 1 });
+    expect(await app.state()).toEqual({ balance: 990, orders: 1, records: 1 });
   });
 
   it('a returned 500 undoes the writes, and the next attempt runs', async () => {
-    const first = await bench.run(
+    const first = await app.run(
       async (tools) => {
         tools.respondWith(500);
         return pay(() => ({ broken: true }))(tools);
@@ -224,10 +223,10 @@ describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
       { key: 'one' },
     );
     expect([first.status, first.json()]).toEqual([500, { broken: true }]);
-    expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
+    expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
     expect(
       (
-        await bench.run(
+        await app.run(
           pay(() => 'paid'),
           { key: 'one' },
         )
@@ -236,7 +235,7 @@ describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
   });
 
   it('a swallowed SQL error answers 500 with its code, and nothing is stored', async () => {
-    const first = await bench.run(
+    const first = await app.run(
       async ({ orders, wallets }) => {
         await orders.save({ item: 'lost', price: 1 });
         await wallets.decrement({ id: 1 }, 'balance', 5000).catch(() => undefined);
@@ -247,10 +246,10 @@ describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
     expect(first.status).toBe(500);
     expect(first.json()).toMatchObject({ code: 'IDEMPOTENCY_TRANSACTION_ABORTED', status: 500 });
     expect(first.headers['retry-after']).toBeUndefined();
-    expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
+    expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
     expect(
       (
-        await bench.run(
+        await app.run(
           pay(() => 'paid'),
           { key: 'one' },
         )
@@ -260,17 +259,17 @@ describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
 
   describe('response.statuses', () => {
     it('a list says which are stored; others leave the key free', async () => {
-      const first = await bench.run(
+      const first = await app.run(
         pay(() => refuse(402)),
         { key: 'one', route: 'only-201' },
       );
       expect(first.status).toBe(402);
-      expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
-      const second = await bench.run(
+      expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
+      const second = await app.run(
         pay(() => 'paid'),
         { key: 'one', route: 'only-201' },
       );
-      const third = await bench.run(
+      const third = await app.run(
         pay(() => 'must not run'),
         { key: 'one', route: 'only-201' },
       );
@@ -279,19 +278,19 @@ describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
 
     it('a list may name what is not stored otherwise', async () => {
       const options = { key: 'one', route: 'only-201-and-429' };
-      const first = await bench.run(
+      const first = await app.run(
         pay(() => refuse(429)),
         options,
       );
       expect(
         (
-          await bench.run(
+          await app.run(
             pay(() => 'must not run'),
             options,
           )
         ).text,
       ).toBe(first.text);
-      expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records: 1 });
+      expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: 1 });
     });
 
     it.each([
@@ -300,34 +299,34 @@ describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
       [429, true],
       [500, false],
     ])('a function decides about %i: stored %s', async (status, stored) => {
-      await bench.run(
+      await app.run(
         pay(() => refuse(status)),
         { key: 'one', route: 'client-errors-too' },
       );
-      expect(await bench.state()).toEqual({ balance: 1000, orders: 0, records: stored ? 1 : 0 });
+      expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: stored ? 1 : 0 });
     });
   });
 
   describe('requests that the handler never saw', () => {
     const post = (path: string, price: unknown): Promise<HttpResponse> =>
-      postJson(`${bench.app.url}/checked/${path}`, { price }, { 'Idempotency-Key': 'one' });
+      postJson(`${app.url}/checked/${path}`, { price }, { 'Idempotency-Key': 'one' });
 
     it.each([
       ['the global ValidationPipe', 'global', 'not a number'],
       ['a pipe of a parameter', 'parameter', -1],
     ])('are not stored when %s refuses them, and the corrected one runs', async (_, path, wrong) => {
       expect((await post(path, wrong)).status).toBe(400);
-      expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+      expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
       const corrected = await post(path, 5);
       expect(corrected.status).toBe(201);
       expect(corrected.headers['idempotency-replayed']).toBeUndefined();
       expect((await post(path, 5)).text).toBe(corrected.text);
-      expect(await bench.state()).toMatchObject({ orders: 1, records: 1 });
+      expect(await app.state()).toMatchObject({ orders: 1, records: 1 });
     });
 
     it('are not stored when the body parser refuses them', async () => {
       const headers = { 'Idempotency-Key': 'one', 'Content-Type': 'application/json' };
-      const url = `${bench.app.url}/checked/global`;
+      const url = `${app.url}/checked/global`;
       const tooLarge = await postJson(url, { price: 'x'.repeat(2_000_000) }, headers);
       expect(tooLarge.status).toBe(413);
       const broken = await sendRequest(url, { method: 'POST', headers, body: '{' });
@@ -338,37 +337,41 @@ describe.each(ADAPTERS)('handlers that fail (%s)', (adapter) => {
 });
 
 describe('an upload over its limit', () => {
-  let bench: Workbench;
+  let app: Application;
 
   beforeAll(async () => {
-    bench = await Workbench.start({ adapter: 'express', controllers: [UploadController] });
+    app = await Application.start({ adapter: 'express', controllers: [UploadController] });
   });
 
-  afterAll(() => bench.close());
+  afterAll(() => app.close());
 
   it('is not stored, and the corrected one runs under the same key', async () => {
     const upload = (content: string): Promise<HttpResponse> => {
       const part = `Content-Disposition: form-data; name="file"; filename="a.txt"\r\nContent-Type: text/plain`;
-      return sendRequest(`${bench.app.url}/upload`, {
+      return sendRequest(`${app.url}/upload`, {
         method: 'POST',
         headers: { 'Idempotency-Key': 'one', 'Content-Type': 'multipart/form-data; boundary=cut' },
         body: `--cut\r\n${part}\r\n\r\n${content}\r\n--cut--\r\n`,
       });
     };
     expect((await upload('far more than ten bytes')).status).toBe(413);
-    expect(await bench.state()).toMatchObject({ orders: 0, records: 0 });
+    expect(await app.state()).toMatchObject({ orders: 0, records: 0 });
     const corrected = await upload('few');
     expect([corrected.status, corrected.headers['idempotency-replayed']]).toEqual([201, undefined]);
-    expect(await bench.state()).toMatchObject({ orders: 1, records: 1 });
+    expect(await app.state()).toMatchObject({ orders: 1, records: 1 });
   });
 });
 
 describe.each(ADAPTERS)('a duplicate fired while an error is recorded (%s)', (adapter) => {
   it('never executes, at whatever moment', async () => {
     // Duplicates that do not wait ask as often as they can.
-    const first = await Workbench.start({ adapter, idempotency: { whenInProgress: 'reject' } });
+    const first = await Application.start({ adapter, idempotency: { whenInProgress: 'reject' } });
     const proxy = await startDatabaseProxy(first.database.url);
-    const slow = await Workbench.on(first.database, { adapter, databaseUrl: proxy.url(first.database.url) });
+    const slow = await Application.start({
+      database: first.database,
+      adapter,
+      databaseUrl: proxy.url(first.database.url),
+    });
     try {
       let executed = 0;
       const began = deferred();
@@ -415,7 +418,7 @@ describe.each(ADAPTERS)('a duplicate fired while an error is recorded (%s)', (ad
       for (const { status, text } of answers) if (status === 402) expect(text).toBe(recorded.text);
       expect(await first.state()).toEqual({ balance: 1000, orders: 0, records: 1 });
     } finally {
-      await slow.app.close();
+      await slow.close();
       await proxy.close();
       await first.close();
     }
@@ -424,13 +427,14 @@ describe.each(ADAPTERS)('a duplicate fired while an error is recorded (%s)', (ad
 
 describe.each(ADAPTERS)('the savepoint for errors (%s)', (adapter) => {
   it('is sent only where an error can be stored', async () => {
-    const bench = await Workbench.start({ adapter });
-    const proxy = await startDatabaseProxy(bench.database.url);
+    const app = await Application.start({ adapter });
+    const proxy = await startDatabaseProxy(app.database.url);
     const routes = { 'only-201': { response: { statuses: [201] } } };
-    const watched = await Workbench.on(bench.database, {
+    const watched = await Application.start({
+      database: app.database,
       adapter,
       routes,
-      databaseUrl: proxy.url(bench.database.url),
+      databaseUrl: proxy.url(app.database.url),
     });
     try {
       const sent: string[] = [];
@@ -443,9 +447,9 @@ describe.each(ADAPTERS)('the savepoint for errors (%s)', (adapter) => {
       expect(await savepoints('run')).toBe(1);
       expect(await savepoints('only-201')).toBe(0);
     } finally {
-      await watched.app.close();
+      await watched.close();
       await proxy.close();
-      await bench.close();
+      await app.close();
     }
   });
 });

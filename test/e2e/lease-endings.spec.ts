@@ -7,41 +7,34 @@ import {
   type INestApplication,
 } from '@nestjs/common';
 import { afterCommit, IdempotencyPurgeService, ReleaseIdempotencyKey } from 'nestjs-pg-idempotency';
-import { ADAPTERS, type TestApp } from '../helpers/application.js';
+import { ADAPTERS, type Application } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, startRequest, type HttpResponse } from '../helpers/http.js';
-import { Stage, startLeaseApp, type Route } from '../helpers/lease-app.js';
+import { startLeaseApplication, type Route } from '../helpers/lease-application.js';
 import { expectProblem, expectReplay, leaseRow } from '../helpers/leases.js';
-import { createShop, resetShop, shopState } from '../helpers/shop.js';
+import { createShop, shopState } from '../helpers/shop.js';
 
 describe.each(ADAPTERS)('how a lease ends (%s)', (adapter) => {
   let database: TestDatabase;
-  let app: TestApp;
+  let app: Application;
   let pipe: (value: unknown) => unknown;
-  const stage = new Stage();
-  const { handler } = stage;
 
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
-    app = await startLeaseApp(
-      {
-        adapter,
-        databaseUrl: database.url,
-        configure: (nest: INestApplication) =>
-          void nest.useGlobalPipes({
-            transform: (value: unknown, { type }) => (type === 'custom' ? pipe(value) : value),
-          }),
-      },
-      stage,
-    );
+    app = await startLeaseApplication({
+      adapter,
+      database,
+      configure: (nest: INestApplication) =>
+        void nest.useGlobalPipes({
+          transform: (value: unknown, { type }) => (type === 'custom' ? pipe(value) : value),
+        }),
+    });
   });
 
   afterEach(async () => {
-    stage.handler = handler;
-    stage.milestones.length = 0;
-    await resetShop(database);
+    await app.clear();
   });
 
   afterAll(async () => {
@@ -59,38 +52,38 @@ describe.each(ADAPTERS)('how a lease ends (%s)', (adapter) => {
   const send = (route: Route, key: string, body: unknown = {}): Promise<HttpResponse> =>
     postJson(`${app.url}/${route}`, body, { 'Idempotency-Key': key });
 
-  const entered = (): string[] => stage.milestones.filter((milestone) => milestone.startsWith('entered'));
+  const entered = (): string[] => app.milestones.filter((milestone) => milestone.startsWith('entered'));
 
   describe('ReleaseIdempotencyKey', () => {
     it.each(['refuse', 'transaction'] as const)('frees the key (%s)', async (route) => {
-      stage.handler = failing(new ReleaseIdempotencyKey(new BadGatewayException('closed')));
+      app.acts(failing(new ReleaseIdempotencyKey(new BadGatewayException('closed'))));
       const first = await send(route, 'released');
       expect({ status: first.status, body: first.json() }).toMatchObject({
         status: 502,
         body: { message: 'closed' },
       });
       expect(await shopState(database)).toMatchObject({ records: 0 });
-      stage.handler = handler;
+      app.acts();
       expect((await send(route, 'released')).status).toBe(201);
     });
 
     it.each(['refuse', 'transaction'] as const)(
       'is not recorded, whatever its status (%s)',
       async (route) => {
-        stage.handler = failing(new ReleaseIdempotencyKey(new ConflictException('not now')));
+        app.acts(failing(new ReleaseIdempotencyKey(new ConflictException('not now'))));
         expect((await send(route, 'conflict')).status).toBe(409);
         expect(await shopState(database)).toMatchObject({ records: 0 });
         // Another body is another request, and the key is free for it.
-        stage.handler = handler;
+        app.acts();
         expect((await send(route, 'conflict', { other: true })).status).toBe(201);
       },
     );
 
     it('answers 503 by default, and keeps what was written in lease mode', async () => {
-      stage.handler = async ({ execution, orders }) => {
+      app.acts(async ({ execution, orders }) => {
         await execution.transaction(() => orders.save({ item: 'written', price: 1 }));
         throw new ReleaseIdempotencyKey();
-      };
+      });
       expect((await send('refuse', 'default')).status).toBe(503);
       expect(await shopState(database)).toMatchObject({ orders: 1, records: 0 });
       expect((await send('transaction', 'default')).status).toBe(503);
@@ -101,12 +94,12 @@ describe.each(ADAPTERS)('how a lease ends (%s)', (adapter) => {
   describe('afterCommit', () => {
     it('runs when the handler returned, not when it threw what is recorded', async () => {
       const calls: string[] = [];
-      stage.handler = async () => {
+      app.acts(async () => {
         afterCommit(() => calls.push('threw'));
         throw new HttpException('no', 402);
-      };
+      });
       expect((await send('refuse', 'threw')).status).toBe(402);
-      stage.handler = async () => afterCommit(() => calls.push('returned'));
+      app.acts(async () => afterCommit(() => calls.push('returned')));
       expect((await send('refuse', 'returned')).status).toBe(201);
       await eventually(() => expect(calls).toEqual(['returned']));
     });
@@ -118,7 +111,7 @@ describe.each(ADAPTERS)('how a lease ends (%s)', (adapter) => {
         await gate.promise;
         afterCommit(() => undefined);
       };
-      stage.handler = async () => void late.push(register());
+      app.acts(async () => void late.push(register()));
       expect((await send('refuse', 'ended')).status).toBe(201);
       gate.resolve();
       await expect(late[0]).rejects.toMatchObject({ code: 'IDEMPOTENCY_TRANSACTION_FINISHED' });
@@ -139,7 +132,7 @@ describe.each(ADAPTERS)('how a lease ends (%s)', (adapter) => {
     });
 
     it('leaves the outcome of an earlier attempt unknown, and does not count as one', async () => {
-      stage.handler = failing(new Error('the provider timed out'));
+      app.acts(failing(new Error('the provider timed out')));
       expect((await send('rerun', 'invalid-later')).status).toBe(500);
       pipe = refuse;
       for (let retry = 0; retry < 2; retry++) expect((await send('rerun', 'invalid-later')).status).toBe(400);
@@ -149,7 +142,7 @@ describe.each(ADAPTERS)('how a lease ends (%s)', (adapter) => {
         lapsed: true,
       });
       pipe = accept;
-      stage.handler = handler;
+      app.acts();
       expect((await send('rerun', 'invalid-later')).status).toBe(201);
       expect(entered().map((milestone) => milestone.slice(0, 9))).toEqual(['entered 1', 'entered 2']);
     });
@@ -176,33 +169,33 @@ describe.each(ADAPTERS)('how a lease ends (%s)', (adapter) => {
   });
 
   it.each([408, 425, 429])('with a %i of the handler leaves the outcome unknown', async (status) => {
-    stage.handler = failing(new HttpException('not now', status));
+    app.acts(failing(new HttpException('not now', status)));
     expect((await send('refuse', `status-${status}`)).status).toBe(status);
     expectProblem(await send('refuse', `status-${status}`), 409, 'IDEMPOTENCY_OUTCOME_UNRESOLVED');
     expect(entered()).toHaveLength(1);
   });
 
   it('at maxDuration with an unknown outcome, at once', async () => {
-    stage.handler = () => new Promise(() => undefined);
+    app.acts(() => new Promise(() => undefined));
     const first = await send('brief', 'too-long');
     expectProblem(first, 503, 'IDEMPOTENCY_MAX_DURATION_EXCEEDED');
     expect((first.json() as { detail: string }).detail).toContain('It is not known whether it took effect');
     expect(await leaseRow(database, 'too-long')).toMatchObject({ lapsed: true, owner_token: null });
-    stage.handler = handler;
+    app.acts();
     expect((await send('brief', 'too-long')).status).toBe(201);
     expect(entered()[1]).toMatch(/^entered 2/);
   });
 
   it('with the answer recorded although the client has gone', async () => {
-    stage.close('end');
+    app.block('end');
     const request = startRequest(`${app.url}/refuse`, {
       method: 'POST',
       headers: { 'Idempotency-Key': 'gone', 'Content-Type': 'application/json' },
       body: '{}',
     });
-    await eventually(() => stage.milestones.includes('left'));
+    await eventually(() => app.milestones.includes('left'));
     request.destroy();
-    stage.open('end');
+    app.unblock('end');
     await eventually(async () => (await leaseRow(database, 'gone'))?.status === 'completed');
     const retry = await send('refuse', 'gone');
     expect(retry.headers['idempotency-replayed']).toBe('true');
@@ -210,14 +203,14 @@ describe.each(ADAPTERS)('how a lease ends (%s)', (adapter) => {
   });
 
   it('starts with attempt 1 again when the record has expired', async () => {
-    stage.handler = failing(new Error('the provider timed out'));
+    app.acts(failing(new Error('the provider timed out')));
     await send('rerun', 'expired');
     await send('rerun', 'expired');
     expect(await leaseRow(database, 'expired')).toMatchObject({ attempt: 2 });
     await database.query(
       `UPDATE idempotency_records SET expires_at = clock_timestamp() - interval '1 second'`,
     );
-    stage.handler = handler;
+    app.acts();
     const first = await send('refuse', 'expired');
     const fresh = await send('rerun', 'expired');
     expect([first.status, fresh.status]).toEqual([201, 201]);
@@ -226,9 +219,9 @@ describe.each(ADAPTERS)('how a lease ends (%s)', (adapter) => {
   });
 
   it('is kept for 30 days while its outcome is unknown, and purged like any other when it is known', async () => {
-    stage.handler = failing(new Error('the provider timed out'));
+    app.acts(failing(new Error('the provider timed out')));
     await send('refuse', 'unresolved');
-    stage.handler = handler;
+    app.acts();
     await send('refuse', 'resolved');
     const days = await database.query<{ key: string; days: number }>(
       `SELECT key, round(extract(epoch FROM expires_at - clock_timestamp()) / 86400)::int AS days
@@ -238,7 +231,7 @@ describe.each(ADAPTERS)('how a lease ends (%s)', (adapter) => {
       { key: 'resolved', days: 1 },
       { key: 'unresolved', days: 30 },
     ]);
-    const purge = app.app.get(IdempotencyPurgeService);
+    const purge = app.nest.get(IdempotencyPurgeService);
     await age(database, '2 days');
     expect(await purge.purge()).toBe(1);
     expectProblem(await send('refuse', 'unresolved'), 409, 'IDEMPOTENCY_OUTCOME_UNRESOLVED');

@@ -1,10 +1,10 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { IdempotencyService } from 'nestjs-pg-idempotency';
-import { ADAPTERS, type TestApp } from '../helpers/application.js';
+import { ADAPTERS, type Application, type Scene } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { LEASE, Stage, startLeaseApp, type Props, type Route } from '../helpers/lease-app.js';
+import { LEASE, startLeaseApplication, type Route } from '../helpers/lease-application.js';
 import { expectProblem, leaseRow } from '../helpers/leases.js';
 import { createShop } from '../helpers/shop.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
@@ -12,8 +12,7 @@ import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 describe.each(ADAPTERS)('the signal of a lease (%s)', (adapter) => {
   let database: TestDatabase;
   let proxy: TcpProxy;
-  let app: TestApp;
-  let stage: Stage;
+  let app: Application;
 
   beforeAll(async () => {
     database = await createTestDatabase();
@@ -21,10 +20,9 @@ describe.each(ADAPTERS)('the signal of a lease (%s)', (adapter) => {
   });
 
   beforeEach(async () => {
-    stage = new Stage();
-    stage.handler = untilAborted;
     proxy = await startDatabaseProxy(database.url);
-    app = await startLeaseApp({ adapter, databaseUrl: proxy.url(database.url) }, stage);
+    const databaseUrl = proxy.url(database.url);
+    app = await startLeaseApplication({ adapter, database, databaseUrl, handler: untilAborted });
   });
 
   afterEach(async () => {
@@ -38,7 +36,7 @@ describe.each(ADAPTERS)('the signal of a lease (%s)', (adapter) => {
   const send = (route: Route, key: string): Promise<HttpResponse> =>
     postJson(`${app.url}/${route}`, {}, { 'Idempotency-Key': key });
 
-  const untilEntered = (): Promise<unknown> => eventually(() => stage.milestones.length > 0);
+  const untilEntered = (): Promise<unknown> => eventually(() => app.milestones.length > 0);
 
   it.each([
     ['taken over', `UPDATE idempotency_records SET owner_token = gen_random_uuid(), attempt = 2`],
@@ -48,7 +46,7 @@ describe.each(ADAPTERS)('the signal of a lease (%s)', (adapter) => {
     await untilEntered();
     await database.query(statement);
     expectProblem(await answer, 503, 'IDEMPOTENCY_LEASE_LOST');
-    expect(stage.milestones).toContain('aborted');
+    expect(app.milestones).toContain('aborted');
     expect((await leaseRow(database, 'lost'))?.attempt).not.toBe(1);
   });
 
@@ -65,7 +63,7 @@ describe.each(ADAPTERS)('the signal of a lease (%s)', (adapter) => {
       } else {
         proxy.pause();
       }
-      await eventually(() => stage.milestones.includes('aborted'));
+      await eventually(() => app.milestones.includes('aborted'));
       // One extension may have been on its way.
       expect(performance.now() - startedAt).toBeLessThan(2 * LEASE);
       expect(performance.now() - startedAt).toBeGreaterThan(LEASE / 2);
@@ -79,14 +77,14 @@ describe.each(ADAPTERS)('the signal of a lease (%s)', (adapter) => {
   it('is aborted when the request has taken as long as it may, whether or not the database answers', async () => {
     let aborted: number | undefined;
     let reason: unknown;
-    stage.handler = async ({ execution }: Props) => {
+    app.acts(async ({ execution }: Scene) => {
       const { signal } = execution;
       signal.addEventListener('abort', () => {
         aborted = performance.now();
         reason = signal.reason;
       });
       await new Promise(() => undefined);
-    };
+    });
     const startedAt = performance.now();
     const answer = send('brief', 'slow');
     await untilEntered();
@@ -103,10 +101,10 @@ describe.each(ADAPTERS)('the signal of a lease (%s)', (adapter) => {
     'says that the execution is over when the handler throws 500 (%s)',
     async (route) => {
       const signals: AbortSignal[] = [];
-      stage.handler = ({ execution }: Props) => {
+      app.acts(({ execution }: Scene) => {
         signals.push(execution.signal);
         return Promise.reject(new Error('the handler fails'));
-      };
+      });
       expect((await send(route, 'failing')).status).toBe(500);
       expect(signals[0]?.reason).toMatchObject({ message: expect.stringContaining('is over') });
     },
@@ -114,29 +112,29 @@ describe.each(ADAPTERS)('the signal of a lease (%s)', (adapter) => {
 
   it('says that it took too long in transaction mode as well', async () => {
     const signals: AbortSignal[] = [];
-    stage.handler = async ({ execution }: Props) => {
+    app.acts(async ({ execution }: Scene) => {
       signals.push(execution.signal);
       await new Promise(() => undefined);
-    };
+    });
     expectProblem(await send('brief-transaction', 'slow'), 503, 'IDEMPOTENCY_MAX_DURATION_EXCEEDED');
     expect(signals[0]?.reason).toMatchObject({ error: { code: 'IDEMPOTENCY_MAX_DURATION_EXCEEDED' } });
   });
 
   it('is not aborted when the handler returns, nor by what an operator cannot do to a running request', async () => {
-    stage.close('handler');
-    stage.handler = async () => stage.pass('handler');
+    app.block('handler');
+    app.acts(async () => app.pass('handler'));
     const answer = send('refuse', 'kept');
     await untilEntered();
-    const { client, endpoint } = (await app.app.get(IdempotencyService).list({})).records[0]!;
-    expect(await app.app.get(IdempotencyService).release({ client, endpoint, key: 'kept' })).toBe('running');
-    stage.open('handler');
+    const { client, endpoint } = (await app.nest.get(IdempotencyService).list({})).records[0]!;
+    expect(await app.nest.get(IdempotencyService).release({ client, endpoint, key: 'kept' })).toBe('running');
+    app.unblock('handler');
     expect((await answer).status).toBe(201);
-    expect(stage.milestones).not.toContain('aborted');
+    expect(app.milestones).not.toContain('aborted');
   });
 });
 
 /** A handler that passes its signal on, as `fetch` would take it. */
-async function untilAborted({ execution: { signal } }: Props): Promise<unknown> {
+async function untilAborted({ execution: { signal } }: Scene): Promise<unknown> {
   await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()));
   signal.throwIfAborted();
   return {};

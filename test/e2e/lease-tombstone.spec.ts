@@ -1,12 +1,12 @@
 import { Readable } from 'node:stream';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { ConflictException, InternalServerErrorException, StreamableFile } from '@nestjs/common';
-import { ADAPTERS, type TestApp } from '../helpers/application.js';
+import { ADAPTERS, type Application } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { Stage, startLeaseApp, type Route } from '../helpers/lease-app.js';
+import { startLeaseApplication, type Route } from '../helpers/lease-application.js';
 import { expectProblem, leaseRow } from '../helpers/leases.js';
-import { createShop, resetShop, shopState } from '../helpers/shop.js';
+import { createShop, shopState } from '../helpers/shop.js';
 
 const LARGE = 'x'.repeat(2_000);
 
@@ -31,21 +31,17 @@ const UNKEEPABLE: Readonly<Record<string, () => unknown>> = {
 
 describe.each(ADAPTERS)('tombstones (%s)', (adapter) => {
   let database: TestDatabase;
-  let app: TestApp;
-  const stage = new Stage();
+  let app: Application;
 
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
-    app = await startLeaseApp(
-      { adapter, databaseUrl: database.url, idempotency: { response: { maxSize: 1_000 } } },
-      stage,
-    );
+    const idempotency = { response: { maxSize: 1_000 } };
+    app = await startLeaseApplication({ adapter, database, idempotency });
   });
 
   afterEach(async () => {
-    stage.milestones.length = 0;
-    await resetShop(database);
+    await app.clear();
   });
 
   afterAll(async () => {
@@ -57,10 +53,10 @@ describe.each(ADAPTERS)('tombstones (%s)', (adapter) => {
     postJson(`${app.url}/${route}`, {}, { 'Idempotency-Key': key });
 
   const answering = (answer: () => unknown): void => {
-    stage.handler = async ({ execution, orders }) => {
+    app.acts(async ({ execution, orders }) => {
       await execution.transaction(() => orders.save({ item: 'done', price: 1 }));
       return answer();
-    };
+    });
   };
 
   it.each(Object.keys(UNKEEPABLE))('%s leaves one, and never runs again', async (what) => {
@@ -72,7 +68,7 @@ describe.each(ADAPTERS)('tombstones (%s)', (adapter) => {
     const retry = await send('kept-out');
     expectProblem(retry, 409, 'IDEMPOTENCY_RESPONSE_NOT_KEPT');
     expect(retry.text).toBe(first.text);
-    expect(stage.milestones).toHaveLength(1);
+    expect(app.milestones).toHaveLength(1);
     expect(await shopState(database)).toMatchObject({ orders: 1, records: 1 });
   });
 

@@ -6,13 +6,12 @@ import {
   type IdempotencyEvent,
   type IdempotentRouteOptions,
 } from 'nestjs-pg-idempotency';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application, type Scene } from '../helpers/application.js';
 import { loseCommitAnswer } from '../helpers/commit-faults.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { RecordingLogger } from '../helpers/replay.js';
-import { createShop, resetShop } from '../helpers/shop.js';
-import { Stage } from '../helpers/stage.js';
+import { createShop } from '../helpers/shop.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 
 const ROUTES = {
@@ -39,14 +38,14 @@ const at = (route: string): { client: string; endpoint: string } => ({
 describe.each(ADAPTERS)('the observer (%s)', (adapter) => {
   let database: TestDatabase;
   let proxy: TcpProxy;
-  let stage: Stage;
+  let app: Application;
   const logger = new RecordingLogger();
 
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
     proxy = await startDatabaseProxy(database.url);
-    stage = await Stage.start({
+    app = await Application.start({
       adapter,
       database,
       databaseUrl: proxy.url(database.url),
@@ -56,21 +55,20 @@ describe.each(ADAPTERS)('the observer (%s)', (adapter) => {
   });
 
   afterEach(async () => {
-    stage.reset();
-    await resetShop(database);
+    await app.clear();
   });
 
   afterAll(async () => {
-    await stage.close();
+    await app.close();
     await proxy.close();
     await database.drop();
   });
 
-  const send = (route: keyof typeof ROUTES): ReturnType<Stage['send']> =>
-    stage.send(route, SECRET_KEY, { item: SECRET_BODY });
+  const send = (route: keyof typeof ROUTES): ReturnType<Application['send']> =>
+    app.send(route, SECRET_KEY, { item: SECRET_BODY });
 
   /** What happened since the last look. */
-  const heard = (): IdempotencyEvent[] => stage.events.splice(0);
+  const heard = (): IdempotencyEvent[] => app.events.splice(0);
 
   const fail = (): never => {
     throw new BadGatewayException('the provider timed out');
@@ -84,17 +82,17 @@ describe.each(ADAPTERS)('the observer (%s)', (adapter) => {
     expect(heard()).toEqual([{ type: 'executed', ...at(route), mode, attempt: 1, status: 201, duration }]);
     await send(route);
     expect(heard()).toEqual([{ type: 'replayed', ...at(route), status: 201 }]);
-    await stage.send(route, SECRET_KEY, {});
+    await app.send(route, SECRET_KEY, {});
     expect(heard()).toEqual([{ type: 'rejected', ...at(route), code: 'IDEMPOTENCY_KEY_REUSED' }]);
   });
 
   it('hears of who waited, once, and how it ended', async () => {
-    const handler = stage.hold();
+    const handler = app.hold();
     const first = send('slow');
     await handler.entered;
-    const before = stage.arrived;
+    const before = app.arrived;
     const second = send('slow');
-    await eventually(() => stage.arrived === before + 1);
+    await eventually(() => app.arrived === before + 1);
     handler.end();
     await Promise.all([first, second]);
     expect(heard()).toEqual([
@@ -105,7 +103,7 @@ describe.each(ADAPTERS)('the observer (%s)', (adapter) => {
   });
 
   it('hears of who was refused without having waited', async () => {
-    const handler = stage.hold();
+    const handler = app.hold();
     const first = send('reject');
     await handler.entered;
     await send('reject');
@@ -115,10 +113,10 @@ describe.each(ADAPTERS)('the observer (%s)', (adapter) => {
   });
 
   it('hears of what was released', async () => {
-    stage.acts(fail);
+    app.acts(fail);
     await send('slow');
     expect(heard()).toEqual([{ type: 'released', ...at('slow'), mode: 'transaction', attempt: 1 }]);
-    stage.acts(() => {
+    app.acts(() => {
       throw new ReleaseIdempotencyKey();
     });
     await send('lease');
@@ -126,7 +124,7 @@ describe.each(ADAPTERS)('the observer (%s)', (adapter) => {
   });
 
   it('hears that a commit was refused, so that nothing was recorded', async () => {
-    stage.acts(async ({ orders }) => {
+    app.acts(async ({ orders }) => {
       await orders.query('SELECT 1 / 0').catch(() => undefined);
       return 'the handler swallowed an SQL error';
     });
@@ -142,7 +140,7 @@ describe.each(ADAPTERS)('the observer (%s)', (adapter) => {
   });
 
   it('hears of an outcome that is unknown, and of the refusal after it', async () => {
-    stage.acts(fail);
+    app.acts(fail);
     await send('lease');
     expect(heard()).toEqual([{ type: 'outcome-unknown', ...at('lease'), mode: 'lease', attempt: 1 }]);
     await send('lease');
@@ -150,10 +148,10 @@ describe.each(ADAPTERS)('the observer (%s)', (adapter) => {
   });
 
   it('hears of an attempt that took over', async () => {
-    stage.acts(fail);
+    app.acts(fail);
     await send('rerun');
     heard();
-    stage.acts();
+    app.acts();
     await send('rerun');
     expect(heard()).toEqual([
       { type: 'taken-over', ...at('rerun'), attempt: 2 },
@@ -162,7 +160,7 @@ describe.each(ADAPTERS)('the observer (%s)', (adapter) => {
   });
 
   it('hears what a reconcile handler found out', async () => {
-    stage.acts(fail);
+    app.acts(fail);
     await Promise.all([send('reconcile'), send('undecided')]);
     heard();
     await send('reconcile');
@@ -181,13 +179,9 @@ describe.each(ADAPTERS)('the observer (%s)', (adapter) => {
 
   it.each([
     ['records its response', () => 'done'],
-    [
-      'writes',
-      (scene: Parameters<Parameters<Stage['acts']>[0] & object>[0]) =>
-        scene.execution.transaction(async () => 'written'),
-    ],
+    ['writes', (scene: Scene) => scene.execution.transaction(async () => 'written')],
   ])('hears of an owner that finds its lease taken when it %s', async (_when, act) => {
-    const handler = stage.hold();
+    const handler = app.hold();
     const first = send('lease');
     await handler.entered;
     await database.query('UPDATE idempotency_records SET owner_token = gen_random_uuid(), attempt = 2');
@@ -200,34 +194,34 @@ describe.each(ADAPTERS)('the observer (%s)', (adapter) => {
     await send('slow');
     await database.query("UPDATE idempotency_records SET expires_at = clock_timestamp() - interval '1 s'");
     heard();
-    await stage.app.app.get(IdempotencyPurgeService).purge();
+    await app.nest.get(IdempotencyPurgeService).purge();
     expect(heard()).toEqual([{ type: 'purged', records: 1 }]);
   });
 
   it('tells the logger what is out of the ordinary, and nobody keys or bodies', async () => {
     logger.lines.length = 0;
-    stage.acts(fail);
+    app.acts(fail);
     await send('lease');
     await send('rerun');
     await send('slow');
-    stage.acts();
+    app.acts();
     await send('rerun');
     await send('slow');
     await send('slow');
-    await stage.send('slow', SECRET_KEY, { other: SECRET_BODY });
+    await app.send('slow', SECRET_KEY, { other: SECRET_BODY });
     const fault = loseCommitAnswer(proxy);
-    await stage.send('slow', `${SECRET_KEY}-2`, { item: SECRET_BODY });
+    await app.send('slow', `${SECRET_KEY}-2`, { item: SECRET_BODY });
     await fault.struck;
-    const handler = stage.hold();
-    const losing = stage.send('lease', `${SECRET_KEY}-3`, { item: SECRET_BODY });
+    const handler = app.hold();
+    const losing = app.send('lease', `${SECRET_KEY}-3`, { item: SECRET_BODY });
     await handler.entered;
     await database.query('UPDATE idempotency_records SET owner_token = gen_random_uuid()');
     handler.end();
     await losing;
     proxy.refuse();
     proxy.cut();
-    await stage.send('slow', `${SECRET_KEY}-4`, { item: SECRET_BODY });
-    await stage.send('lease', `${SECRET_KEY}-5`, { item: SECRET_BODY });
+    await app.send('slow', `${SECRET_KEY}-4`, { item: SECRET_BODY });
+    await app.send('lease', `${SECRET_KEY}-5`, { item: SECRET_BODY });
     proxy.refuse(false);
 
     const log = JSON.stringify(logger.lines);
@@ -236,8 +230,8 @@ describe.each(ADAPTERS)('the observer (%s)', (adapter) => {
     expect(log).toContain('fence-lost on POST /lease, attempt 1');
     expect(log).toContain('IDEMPOTENCY_OUTCOME_UNKNOWN in ');
     expect(log).toContain('IDEMPOTENCY_STORE_UNAVAILABLE in ');
-    expect(stage.events.length).toBeGreaterThan(10);
-    for (const text of [log, JSON.stringify(stage.events)]) {
+    expect(app.events.length).toBeGreaterThan(10);
+    for (const text of [log, JSON.stringify(app.events)]) {
       expect(text).not.toContain(SECRET_KEY);
       expect(text).not.toContain(SECRET_BODY);
     }
@@ -259,7 +253,7 @@ describe.each(ADAPTERS)('an observer that fails (%s)', (adapter) => {
     const database = await createTestDatabase();
     await createShop(database);
     const logger = new RecordingLogger();
-    const stage = await Stage.start({
+    const app = await Application.start({
       adapter,
       database,
       routes: ROUTES,
@@ -267,17 +261,17 @@ describe.each(ADAPTERS)('an observer that fails (%s)', (adapter) => {
       configure: (app) => app.useLogger(logger),
     });
     try {
-      const first = await stage.send('slow', 'k');
-      const second = await stage.send('slow', 'k');
+      const first = await app.send('slow', 'k');
+      const second = await app.send('slow', 'k');
       expect(first.status).toBe(201);
       expect(second.text).toBe(first.text);
-      await stage.send('lease', 'k');
+      await app.send('lease', 'k');
       const complaints = (): unknown[] =>
         logger.lines.filter((line) => JSON.stringify(line).includes('the observer is broken'));
       await eventually(() => complaints().length > 0);
       expect(complaints()).toHaveLength(1);
     } finally {
-      await stage.close();
+      await app.close();
       await database.drop();
     }
   });

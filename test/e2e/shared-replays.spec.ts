@@ -1,6 +1,5 @@
-import type { Server } from 'node:http';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
@@ -8,7 +7,6 @@ import { holdNext } from '../helpers/replay-bench.js';
 import { createShop } from '../helpers/shop.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 import { countWire, type WireCounter } from '../helpers/wire-count.js';
-import { Workbench } from '../helpers/workbench.js';
 
 const REQUESTS = 24;
 /** One that is held back, and some more, as those that have arrived are not all as far on their way. */
@@ -21,7 +19,7 @@ describe.each(ADAPTERS)('replays that arrive together (%s)', (adapter) => {
   let database: TestDatabase;
   let proxy: TcpProxy;
   let wire: WireCounter;
-  let bench: Workbench;
+  let app: Application;
 
   beforeAll(async () => {
     database = await createTestDatabase();
@@ -29,7 +27,7 @@ describe.each(ADAPTERS)('replays that arrive together (%s)', (adapter) => {
     proxy = await startDatabaseProxy(database.url);
     wire = countWire(proxy);
     const databaseUrl = proxy.url(database.url);
-    bench = await Workbench.on(database, { adapter, routes: ROUTES, databaseUrl });
+    app = await Application.start({ database, adapter, routes: ROUTES, databaseUrl });
   });
 
   afterAll(async () => {
@@ -39,7 +37,7 @@ describe.each(ADAPTERS)('replays that arrive together (%s)', (adapter) => {
   });
 
   let closed: Promise<void> | undefined;
-  const close = (): Promise<void> => (closed ??= bench.app.close());
+  const close = (): Promise<void> => (closed ??= app.close());
 
   /** Whose key some share, on routes of their own. */
   const requests = Array.from({ length: REQUESTS }, (_, index) => ({
@@ -50,7 +48,7 @@ describe.each(ADAPTERS)('replays that arrive together (%s)', (adapter) => {
   const first = (prefix: string): Promise<HttpResponse[]> =>
     Promise.all(
       requests.map(({ route, key }, index) =>
-        bench.run(({ respondWith }) => (respondWith(index % 2 ? 200 : 202), `${prefix} ${index} – ü`), {
+        app.run(({ respondWith }) => (respondWith(index % 2 ? 200 : 202), `${prefix} ${index} – ü`), {
           route,
           key: prefix + key,
         }),
@@ -58,7 +56,7 @@ describe.each(ADAPTERS)('replays that arrive together (%s)', (adapter) => {
     );
 
   const allArrived = (): Promise<void> => {
-    const server = bench.app.app.getHttpServer() as Server;
+    const server = app.server;
     const { promise, resolve } = deferred();
     let count = 0;
     server.on('request', () => ++count === REQUESTS && resolve());
@@ -66,13 +64,13 @@ describe.each(ADAPTERS)('replays that arrive together (%s)', (adapter) => {
   };
 
   const again = ({ route, key }: (typeof requests)[number], body: unknown = {}): Promise<HttpResponse> =>
-    postJson(`${bench.app.url}/${route}`, body, { 'Idempotency-Key': key });
+    postJson(`${app.url}/${route}`, body, { 'Idempotency-Key': key });
 
   const seen = ({ status, body }: HttpResponse): unknown => ({ status, body });
 
   it('are answered by few statements, each with its own answer', async () => {
     const originals = await first('few-');
-    await bench.idle();
+    await app.idle();
     wire.take();
     const { held, letGo } = holdNext(proxy);
     const arrived = allArrived();
@@ -82,7 +80,7 @@ describe.each(ADAPTERS)('replays that arrive together (%s)', (adapter) => {
     const answers = await Promise.all(replays);
     expect(answers.map(seen)).toEqual(originals.map(seen));
     expect(answers.map(({ headers }) => headers['idempotency-replayed'])).toEqual(requests.map(() => 'true'));
-    await bench.idle();
+    await app.idle();
     const { roundTrips, commits } = wire.take();
     expect(roundTrips).toBeLessThanOrEqual(FEW);
     expect(commits).toBe(0);
@@ -108,14 +106,14 @@ describe.each(ADAPTERS)('replays that arrive together (%s)', (adapter) => {
 
   it('are answered when the connection they share is lost', async () => {
     const originals = await first('lost-');
-    await bench.idle();
+    await app.idle();
     let chunks = 0;
     const stop = proxy.onClientData(() => (chunks++ === 0 ? 'cut-before' : 'forward'));
     const answers = await Promise.all(requests.map(({ route, key }) => again({ route, key: `lost-${key}` })));
     stop();
     expect(chunks).toBeGreaterThan(1);
     expect(answers.map(seen)).toEqual(originals.map(seen));
-    await bench.idle();
+    await app.idle();
   });
 
   it('leave nothing behind when the application ends', async () => {

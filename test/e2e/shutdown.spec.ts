@@ -2,12 +2,11 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import type { OnApplicationShutdown } from '@nestjs/common';
 import { afterCommit } from 'nestjs-pg-idempotency';
 import { DataSource } from 'typeorm';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application, saveOrder } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { startRequest, type HttpResponse } from '../helpers/http.js';
 import { createShop, resetShop, shopState } from '../helpers/shop.js';
-import { saveOrder, Stage } from '../helpers/stage.js';
 
 const ROUTES = {
   slow: { whenInProgress: { wait: '20s' } },
@@ -25,26 +24,27 @@ describe.each(ADAPTERS)('shutdown (%s)', (adapter) => {
   afterEach(() => resetShop(database));
   afterAll(() => database.drop());
 
-  const start = (): Promise<Stage> => Stage.start({ adapter, database, routes: ROUTES, poolSize: 2 });
+  const start = (): Promise<Application> =>
+    Application.start({ adapter, database, routes: ROUTES, poolSize: 2 });
 
   const leases = (): Promise<unknown[]> =>
     database.query('SELECT status, locked_until, response_status FROM idempotency_records');
 
   it.each(['slow', 'lease'])('sends away who waits, and records what runs (%s)', async (route) => {
-    const stage = await start();
-    const handler = stage.hold();
-    const first = stage.send(route, 'closing');
+    const app = await start();
+    const handler = app.hold();
+    const first = app.send(route, 'closing');
     await handler.entered;
-    const { answers } = await stage.sendAndArrive(10, route, 'closing');
+    const { answers } = await app.sendAndArrive(10, route, 'closing');
 
-    const closing = stage.close();
+    const closing = app.close();
     for (const answer of await answers) expectShuttingDown(answer);
     handler.end();
     const original = await first;
     expect(original.status).toBe(201);
     await closing;
-    expect(stage.eventsOf('executed')).toHaveLength(1);
-    expect(stage.scenes).toHaveLength(1);
+    expect(app.eventsOf('executed')).toHaveLength(1);
+    expect(app.scenes).toHaveLength(1);
     expect(await leases()).toEqual([{ status: 'completed', locked_until: null, response_status: 201 }]);
     expect(await shopState(database)).toMatchObject({ orders: 1, records: 1 });
 
@@ -70,15 +70,15 @@ describe.each(ADAPTERS)('shutdown (%s)', (adapter) => {
   });
 
   it.each(['slow', 'lease'])('refuses what comes while a request still runs (%s)', async (route) => {
-    const stage = await start();
-    const handler = stage.hold();
-    const first = stage.send(route, 'last');
+    const app = await start();
+    const handler = app.hold();
+    const first = app.send(route, 'last');
     await handler.entered;
-    const { answers } = await stage.sendAndArrive(1, route, 'last');
-    const closing = stage.close();
+    const { answers } = await app.sendAndArrive(1, route, 'last');
+    const closing = app.close();
     await answers;
-    expectShuttingDown(await stage.send(route, 'last'));
-    expectShuttingDown(await stage.send(route, 'another'));
+    expectShuttingDown(await app.send(route, 'last'));
+    expectShuttingDown(await app.send(route, 'another'));
     handler.end();
     expect((await first).status).toBe(201);
     await closing;
@@ -88,11 +88,11 @@ describe.each(ADAPTERS)('shutdown (%s)', (adapter) => {
   it.each(['slow', 'lease'])(
     'leaves nothing behind of a request that fails meanwhile (%s)',
     async (route) => {
-      const stage = await start();
-      const handler = stage.hold();
-      const first = stage.send(route, 'failing');
+      const app = await start();
+      const handler = app.hold();
+      const first = app.send(route, 'failing');
       await handler.entered;
-      const closing = stage.close();
+      const closing = app.close();
       handler.end(() => {
         throw new Error('the provider timed out');
       });
@@ -107,9 +107,9 @@ describe.each(ADAPTERS)('shutdown (%s)', (adapter) => {
   );
 
   it.each(['slow', 'lease'])('finishes a request whose client has gone (%s)', async (route) => {
-    const stage = await start();
-    const handler = stage.hold();
-    const request = startRequest(`${stage.app.url}/${route}`, {
+    const app = await start();
+    const handler = app.hold();
+    const request = startRequest(`${app.url}/${route}`, {
       method: 'POST',
       headers: { 'Idempotency-Key': 'gone', 'Content-Type': 'application/json' },
       body: '{"item":"book"}',
@@ -117,8 +117,8 @@ describe.each(ADAPTERS)('shutdown (%s)', (adapter) => {
     await handler.entered;
     request.destroy();
     await expect(request.response).rejects.toThrow();
-    const dataSource = stage.app.app.get(DataSource);
-    const closing = stage.close();
+    const dataSource = app.nest.get(DataSource);
+    const closing = app.close();
     const left = deferred<boolean>();
     handler.end(async (scene) => {
       const order = await saveOrder(scene);
@@ -135,14 +135,14 @@ describe.each(ADAPTERS)('shutdown (%s)', (adapter) => {
   it.each(['slow', 'lease'])(
     'does what waited for the commit while the DataSource is open (%s)',
     async (route) => {
-      const stage = await start();
-      const dataSource = stage.app.app.get(DataSource);
+      const app = await start();
+      const dataSource = app.nest.get(DataSource);
       const gate = deferred();
-      const handler = stage.hold();
-      const first = stage.send(route, 'after-commit');
+      const handler = app.hold();
+      const first = app.send(route, 'after-commit');
       await handler.entered;
       let closed = false;
-      const closing = stage.close().then(() => (closed = true));
+      const closing = app.close().then(() => (closed = true));
       handler.end((scene) => {
         afterCommit(async () => {
           await gate.promise;
@@ -162,11 +162,11 @@ describe.each(ADAPTERS)('shutdown (%s)', (adapter) => {
   );
 
   it('leaves neither a connection nor a transaction behind', async () => {
-    const stage = await start();
-    const handler = stage.hold();
-    const first = stage.send('slow', 'nothing-left');
+    const app = await start();
+    const handler = app.hold();
+    const first = app.send('slow', 'nothing-left');
     await handler.entered;
-    const closing = stage.close();
+    const closing = app.close();
     handler.end();
     await Promise.all([first, closing]);
     await eventually(async () => {
@@ -189,7 +189,7 @@ describe.each(ADAPTERS)('shutdown (%s)', (adapter) => {
         seen.push(`records: ${count}`);
       }
     }
-    const stage = await Stage.start({
+    const app = await Application.start({
       adapter,
       database,
       routes: ROUTES,
@@ -197,10 +197,10 @@ describe.each(ADAPTERS)('shutdown (%s)', (adapter) => {
         { provide: Witness, inject: [DataSource], useFactory: (source: DataSource) => new Witness(source) },
       ],
     });
-    const handler = stage.hold();
-    const first = stage.send('slow', 'hooks');
+    const handler = app.hold();
+    const first = app.send('slow', 'hooks');
     await handler.entered;
-    const closing = stage.close();
+    const closing = app.close();
     handler.end();
     await Promise.all([first, closing]);
     expect(seen).toEqual(['records: 1']);

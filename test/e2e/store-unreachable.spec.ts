@@ -1,10 +1,9 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import type { HttpResponse } from '../helpers/http.js';
 import { createShop, resetShop, shopState } from '../helpers/shop.js';
-import { Stage } from '../helpers/stage.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 
 const ACQUIRE_TIMEOUT = 500;
@@ -14,13 +13,13 @@ const BOUND = 2 * ACQUIRE_TIMEOUT + 2_000;
 describe.each(ADAPTERS)('a store that cannot be reached (%s)', (adapter) => {
   let database: TestDatabase;
   let proxy: TcpProxy;
-  let stage: Stage;
+  let app: Application;
 
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
     proxy = await startDatabaseProxy(database.url);
-    stage = await Stage.start({
+    app = await Application.start({
       adapter,
       database,
       databaseUrl: proxy.url(database.url),
@@ -33,19 +32,18 @@ describe.each(ADAPTERS)('a store that cannot be reached (%s)', (adapter) => {
   afterEach(async () => {
     proxy.refuse(false);
     proxy.resume();
-    stage.reset();
-    await resetShop(database);
+    await app.clear();
   });
 
   afterAll(async () => {
-    await stage.close();
+    await app.close();
     await proxy.close();
     await database.drop();
   });
 
   const expectUnavailable = async (route: string, key: string): Promise<void> => {
     const startedAt = performance.now();
-    const answer = await stage.send(route, key);
+    const answer = await app.send(route, key);
     expect({ status: answer.status, body: answer.json() }).toMatchObject({
       status: 503,
       body: { status: 503, code: 'IDEMPOTENCY_STORE_UNAVAILABLE' },
@@ -57,12 +55,12 @@ describe.each(ADAPTERS)('a store that cannot be reached (%s)', (adapter) => {
   /** By the same application. */
   const expectService = async (route: string, key: string): Promise<void> => {
     const answer = await eventually<HttpResponse | false>(async () => {
-      const sent = await stage.send(route, key);
+      const sent = await app.send(route, key);
       return sent.status === 503 || sent.status === 409 ? false : sent;
     });
     expect(answer).toMatchObject({ status: 201 });
-    expect((await stage.send(route, key)).headers['idempotency-replayed']).toBe('true');
-    expect(stage.scenes).toHaveLength(1);
+    expect((await app.send(route, key)).headers['idempotency-replayed']).toBe('true');
+    expect(app.scenes).toHaveLength(1);
     expect(await shopState(database)).toMatchObject({ orders: 1 });
   };
 
@@ -73,7 +71,7 @@ describe.each(ADAPTERS)('a store that cannot be reached (%s)', (adapter) => {
       proxy.cut();
       await expectUnavailable(route, 'refused');
       await expectUnavailable(route, 'refused');
-      expect(stage.scenes).toHaveLength(0);
+      expect(app.scenes).toHaveLength(0);
       proxy.refuse(false);
       await expectService(route, 'refused');
     },
@@ -82,13 +80,13 @@ describe.each(ADAPTERS)('a store that cannot be reached (%s)', (adapter) => {
   it.each(['transaction', 'lease'])(
     'is answered 503 while it is silent, and serves again after (%s)',
     async (route) => {
-      await stage.send(route, 'warm');
-      stage.reset();
+      await app.send(route, 'warm');
+      app.reset();
       await resetShop(database);
       proxy.pause();
       await expectUnavailable(route, 'silent');
       await expectUnavailable(route, 'silent');
-      expect(stage.scenes).toHaveLength(0);
+      expect(app.scenes).toHaveLength(0);
       proxy.resume();
       await expectService(route, keyAfterSilence(route, 'silent'));
     },
@@ -97,7 +95,7 @@ describe.each(ADAPTERS)('a store that cannot be reached (%s)', (adapter) => {
   it.each(['transaction', 'lease'])('holds nobody up who waits for the first of them (%s)', async (route) => {
     proxy.pause();
     const startedAt = performance.now();
-    const { answers } = await stage.sendAndArrive(20, route, 'together');
+    const { answers } = await app.sendAndArrive(20, route, 'together');
     expect(new Set((await answers).map(({ status }) => status))).toEqual(new Set([503]));
     expect(performance.now() - startedAt).toBeLessThan(2 * BOUND);
     proxy.resume();

@@ -2,13 +2,12 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { BadGatewayException, ConflictException } from '@nestjs/common';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application as Stage } from '../helpers/application.js';
 import { isClaim } from '../helpers/commit-faults.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import type { HttpResponse } from '../helpers/http.js';
 import { createShop, resetShop, shopState } from '../helpers/shop.js';
-import { Stage } from '../helpers/stage.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 
 const POOL_SIZE = 2;

@@ -1,19 +1,18 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { ADAPTERS, type TestApp } from '../helpers/application.js';
+import { ADAPTERS, type Application, type Scene } from '../helpers/application.js';
 import { deferred, eventually, type Deferred } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { Stage, startLeaseApp, type Props } from '../helpers/lease-app.js';
+import { startLeaseApplication } from '../helpers/lease-application.js';
 import { expectProblem, expectReplay, leaseRow } from '../helpers/leases.js';
-import { createShop, resetShop, shopState, Wallet } from '../helpers/shop.js';
+import { createShop, shopState, Wallet } from '../helpers/shop.js';
 
 const CLIENTS = 6;
 const REQUESTS = 5;
 
 describe.each(ADAPTERS)('handlers that contend (%s)', (adapter) => {
   let database: TestDatabase;
-  let app: TestApp;
-  const stage = new Stage();
+  let app: Application;
 
   beforeAll(async () => {
     database = await createTestDatabase();
@@ -23,11 +22,11 @@ describe.each(ADAPTERS)('handlers that contend (%s)', (adapter) => {
       serializable: { isolation: 'SERIALIZABLE' },
       'repeatable-read': { isolation: 'REPEATABLE READ' },
     } as const;
-    app = await startLeaseApp({ adapter, databaseUrl: database.url, routes }, stage);
+    app = await startLeaseApplication({ adapter, database, routes });
   });
 
   afterEach(async () => {
-    await resetShop(database);
+    await app.clear();
     await database.query('UPDATE purses SET turns = 0');
   });
 
@@ -43,7 +42,7 @@ describe.each(ADAPTERS)('handlers that contend (%s)', (adapter) => {
     postJson(`${app.url}/${route}`, body, { 'Idempotency-Key': key });
 
   /** Reads first and writes then, which is what stricter isolation is for. */
-  const takeOne = async ({ dataSource }: Props, between: () => Promise<unknown>): Promise<unknown> => {
+  const takeOne = async ({ dataSource }: Scene, between: () => Promise<unknown>): Promise<unknown> => {
     const { balance } = await dataSource.manager.findOneByOrFail(Wallet, { id: 1 });
     await between();
     await dataSource.manager.update(Wallet, { id: 1 }, { balance: balance - 1 });
@@ -55,11 +54,12 @@ describe.each(ADAPTERS)('handlers that contend (%s)', (adapter) => {
     async (route) => {
       const [one, two] = [deferred(), deferred()];
       const read: Deferred<void>[] = [one, two];
-      stage.handler = (props) =>
+      app.acts((props) =>
         takeOne(props, async () => {
           read.shift()?.resolve();
           await Promise.all([one.promise, two.promise]);
-        });
+        }),
+      );
       const answers = await Promise.all([send(route, 'a'), send(route, 'b')]);
       const loser = answers.find(({ status }) => status !== 201)!;
       expect(answers.filter(({ status }) => status === 201)).toHaveLength(1);
@@ -74,7 +74,7 @@ describe.each(ADAPTERS)('handlers that contend (%s)', (adapter) => {
 
   it('are retried until every one has had its effect once', async () => {
     let conflicts = 0;
-    stage.handler = (props) => takeOne(props, () => Promise.resolve());
+    app.acts((props) => takeOne(props, () => Promise.resolve()));
     const client = async (name: number): Promise<void> => {
       for (let count = 0; count < REQUESTS; count++) {
         const key = `client-${name}-${count}`;
@@ -97,10 +97,10 @@ describe.each(ADAPTERS)('handlers that contend (%s)', (adapter) => {
   });
 
   /** Two handlers take the purses in opposite order, and meet in the middle. */
-  const deadlock = (enter: (props: Props, work: () => Promise<void>) => Promise<unknown>): void => {
+  const deadlock = (enter: (props: Scene, work: () => Promise<void>) => Promise<unknown>): void => {
     const [one, two] = [deferred(), deferred()];
     const holding = [one, two];
-    stage.handler = (props) =>
+    app.acts((props) =>
       enter(props, async () => {
         const order = props.body['backwards'] === true ? [2, 1] : [1, 2];
         const take = async (id: number | undefined): Promise<unknown> =>
@@ -109,7 +109,8 @@ describe.each(ADAPTERS)('handlers that contend (%s)', (adapter) => {
         holding.shift()?.resolve();
         await Promise.all([one.promise, two.promise]);
         await take(order[1]);
-      });
+      }),
+    );
   };
 
   const rivals = async (route: string): Promise<{ loser: HttpResponse; backwards: boolean }> => {

@@ -1,11 +1,16 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Reconciliation } from 'nestjs-pg-idempotency';
-import { ADAPTERS, type TestApp } from '../helpers/application.js';
+import { ADAPTERS, type Application } from '../helpers/application.js';
+import { startApplicationProcess } from '../helpers/application-process.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { Stage, startLeaseApp, type Route } from '../helpers/lease-app.js';
-import { startLeaseProcess } from '../helpers/lease-process.js';
+import {
+  leaseProgram,
+  startLeaseApplication,
+  type Reconcile,
+  type Route,
+} from '../helpers/lease-application.js';
 import { expectProblem, expectReplay, leaseRow, untilLapsed } from '../helpers/leases.js';
 import { createShop, shopState } from '../helpers/shop.js';
 
@@ -21,11 +26,15 @@ const KEYS = {
 
 describe.each(ADAPTERS)('an owner that was killed (%s)', (adapter) => {
   let database: TestDatabase;
-  let app: TestApp;
-  let stage: Stage;
-  let reconcile: Stage['reconcile'];
+  let app: Application;
+  /** What the route `reconcile` finds out, whichever instance asks. */
+  const unknown: Reconcile = () => ({ outcome: 'unknown' });
+  let reconcile = unknown;
   /** The key that each dead attempt had for the outside service. */
   const derived = new Map<string, string>();
+
+  const start = (): Promise<Application> =>
+    startLeaseApplication({ adapter, database, reconcile: (unresolved) => reconcile(unresolved) });
 
   const send = (route: Route, key: string, body: unknown = {}): Promise<HttpResponse> =>
     postJson(`${app.url}/${route}`, body, { 'Idempotency-Key': key });
@@ -33,7 +42,8 @@ describe.each(ADAPTERS)('an owner that was killed (%s)', (adapter) => {
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
-    const owner = await startLeaseProcess({ adapter, databaseUrl: database.url }, ['handler']);
+    const owner = await startApplicationProcess(leaseProgram({ adapter, databaseUrl: database.url }));
+    await owner.block('handler');
     for (const [route, keys] of Object.entries(KEYS)) {
       for (const key of keys) {
         // Nobody ever answers these.
@@ -42,15 +52,12 @@ describe.each(ADAPTERS)('an owner that was killed (%s)', (adapter) => {
       }
     }
     await owner.kill();
-    stage = new Stage();
-    ({ reconcile } = stage);
-    app = await startLeaseApp({ adapter, databaseUrl: database.url }, stage);
+    app = await start();
   });
 
   afterEach(() => {
-    stage.milestones.length = 0;
-    stage.reconcile = reconcile;
-    for (const place of ['handler', 'transaction', 'end']) stage.open(place);
+    app.reset();
+    reconcile = unknown;
   });
 
   afterAll(async () => {
@@ -65,7 +72,7 @@ describe.each(ADAPTERS)('an owner that was killed (%s)', (adapter) => {
     const remaining = (lockedUntil!.getTime() - Date.now()) / 1_000;
     expect(Number(answer.headers['retry-after'])).toBeGreaterThanOrEqual(Math.ceil(remaining));
     expect(Number(answer.headers['retry-after'])).toBeLessThanOrEqual(Math.ceil(remaining) + 2);
-    expect(stage.milestones).toEqual([]);
+    expect(app.milestones).toEqual([]);
   });
 
   it('leaves an unknown outcome, which is refused and names the attempt', async () => {
@@ -74,7 +81,7 @@ describe.each(ADAPTERS)('an owner that was killed (%s)', (adapter) => {
       expectProblem(retry, 409, 'IDEMPOTENCY_OUTCOME_UNRESOLVED');
       expect((retry.json() as { detail: string }).detail).toContain('Attempt 1');
     }
-    expect(stage.milestones).toEqual([]);
+    expect(app.milestones).toEqual([]);
   });
 
   it.each([
@@ -84,7 +91,7 @@ describe.each(ADAPTERS)('an owner that was killed (%s)', (adapter) => {
   ] as const)('does not lend its key to a different request (%s)', async (route, key) => {
     await untilLapsed(database, key);
     expectProblem(await send(route, key, { other: true }), 422, 'IDEMPOTENCY_KEY_REUSED');
-    expect(stage.milestones).toEqual([]);
+    expect(app.milestones).toEqual([]);
     expect(await leaseRow(database, key)).toMatchObject({ status: 'processing', attempt: 1 });
   });
 
@@ -92,23 +99,22 @@ describe.each(ADAPTERS)('an owner that was killed (%s)', (adapter) => {
     await untilLapsed(database, 'rerun');
     const second = await send('rerun', 'rerun');
     expect(second.status).toBe(201);
-    expect(stage.milestones[0]).toBe(`entered 2 ${derived.get('rerun')}`);
+    expect(app.milestones[0]).toBe(`entered 2 ${derived.get('rerun')}`);
     expectReplay(await send('rerun', 'rerun'), second);
-    expect(stage.milestones.filter((milestone) => milestone.startsWith('entered'))).toHaveLength(1);
+    expect(app.milestones.filter((milestone) => milestone.startsWith('entered'))).toHaveLength(1);
   });
 
   it('is succeeded by one of several retries that come at once', async () => {
     await untilLapsed(database, 'rerun-rivals');
-    const other = new Stage();
-    const second = await startLeaseApp({ adapter, databaseUrl: database.url }, other);
-    for (const each of [stage, other]) each.close('handler');
+    const second = await start();
+    for (const each of [app, second]) each.block('handler');
     const urls = [app.url, second.url, app.url, second.url, app.url, second.url];
     const answers = urls.map((url) => postJson(`${url}/rerun`, {}, { 'Idempotency-Key': 'rerun-rivals' }));
-    const entered = (): string[] => [...stage.milestones, ...other.milestones];
+    const entered = (): string[] => [...app.milestones, ...second.milestones];
     await eventually(() => entered().length > 0);
     const losers = await Promise.race([Promise.all(answers), firstOf(answers, urls.length - 1)]);
     for (const loser of losers) expectProblem(loser, 409, 'IDEMPOTENCY_IN_PROGRESS');
-    for (const each of [stage, other]) each.open('handler');
+    for (const each of [app, second]) each.unblock('handler');
     const statuses = (await Promise.all(answers)).map(({ status }) => status).sort();
     expect(statuses).toEqual([201, 409, 409, 409, 409, 409]);
     expect(entered().filter((milestone) => milestone.startsWith('entered'))).toEqual([
@@ -121,7 +127,7 @@ describe.each(ADAPTERS)('an owner that was killed (%s)', (adapter) => {
     it('completed: what it says is the answer from now on, and nothing runs', async () => {
       await untilLapsed(database, 'completed');
       const asked: unknown[] = [];
-      stage.reconcile = (unresolved) => {
+      reconcile = (unresolved) => {
         asked.push({ ...unresolved, derived: unresolved.deriveKey('charge') });
         return {
           outcome: 'completed',
@@ -135,22 +141,22 @@ describe.each(ADAPTERS)('an owner that was killed (%s)', (adapter) => {
       expect(asked).toMatchObject([
         { client: 'tests', key: 'completed', attempt: 1, derived: derived.get('completed') },
       ]);
-      expect(stage.milestones).toEqual([]);
+      expect(app.milestones).toEqual([]);
     });
 
     it('released: it runs as the second attempt', async () => {
       await untilLapsed(database, 'released');
-      stage.reconcile = () => ({ outcome: 'released' });
+      reconcile = () => ({ outcome: 'released' });
       const second = await send('reconcile', 'released');
       expect(second.status).toBe(201);
-      expect(stage.milestones[0]).toBe(`entered 2 ${derived.get('released')}`);
+      expect(app.milestones[0]).toBe(`entered 2 ${derived.get('released')}`);
       expectReplay(await send('reconcile', 'released'), second);
     });
 
     it('unknown: it is refused, and asked for again by the next request', async () => {
       await untilLapsed(database, 'unknown');
       const attempts: number[] = [];
-      stage.reconcile = ({ attempt }) => {
+      reconcile = ({ attempt }) => {
         attempts.push(attempt);
         return { outcome: 'unknown' };
       };
@@ -160,15 +166,15 @@ describe.each(ADAPTERS)('an owner that was killed (%s)', (adapter) => {
         expect((refused.json() as { detail: string }).detail).toContain('Attempt 1');
       }
       expect(attempts).toEqual([1, 1, 1]);
-      stage.reconcile = () => ({ outcome: 'released' });
+      reconcile = () => ({ outcome: 'released' });
       expect((await send('reconcile', 'unknown')).status).toBe(201);
-      expect(stage.milestones[0]).toMatch(/^entered 2/);
+      expect(app.milestones[0]).toMatch(/^entered 2/);
     });
 
     it('throwing: as unknown', async () => {
       await untilLapsed(database, 'throwing');
       let asked = 0;
-      stage.reconcile = () => {
+      reconcile = () => {
         asked++;
         throw new Error('the provider is down');
       };
@@ -180,25 +186,23 @@ describe.each(ADAPTERS)('an owner that was killed (%s)', (adapter) => {
 
     it('hanging: as unknown once the time that a request may take is over', async () => {
       await untilLapsed(database, 'hanging');
-      stage.reconcile = () => new Promise(() => undefined);
+      reconcile = () => new Promise(() => undefined);
       const startedAt = performance.now();
       expectProblem(await send('reconcile', 'hanging'), 409, 'IDEMPOTENCY_OUTCOME_UNRESOLVED');
       expect(performance.now() - startedAt).toBeGreaterThanOrEqual(1_400);
-      stage.reconcile = () => ({ outcome: 'released' });
+      reconcile = () => ({ outcome: 'released' });
       expect((await send('reconcile', 'hanging')).status).toBe(201);
     });
 
     it('asks once for several requests that come at once', async () => {
       await untilLapsed(database, 'reconcile-rivals');
-      const other = new Stage();
-      const second = await startLeaseApp({ adapter, databaseUrl: database.url }, other);
+      const second = await start();
       let asked = 0;
       const found = deferred<Reconciliation>();
-      const ask = (): Promise<Reconciliation> => {
+      reconcile = () => {
         asked++;
         return found.promise;
       };
-      for (const each of [stage, other]) each.reconcile = ask;
       const urls = [app.url, second.url, app.url, second.url];
       const answers = urls.map((url) =>
         postJson(`${url}/reconcile`, {}, { 'Idempotency-Key': 'reconcile-rivals' }),

@@ -1,9 +1,9 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
-import { ADAPTERS, type TestApp } from '../helpers/application.js';
+import { ADAPTERS, type Application } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { Stage, startLeaseApp, type Route } from '../helpers/lease-app.js';
+import { startLeaseApplication, type Route } from '../helpers/lease-application.js';
 import { expectProblem, expectReplay, leaseRow, untilLapsed } from '../helpers/leases.js';
 import { createShop } from '../helpers/shop.js';
 import { startDatabaseProxy, type ProxiedConnection, type TcpProxy } from '../helpers/tcp-proxy.js';
@@ -16,8 +16,7 @@ const COMPLETE = 'AS completed';
 describe.each(ADAPTERS)('statements of lease mode whose answer is lost (%s)', (adapter) => {
   let database: TestDatabase;
   let proxy: TcpProxy;
-  let app: TestApp;
-  let stage: Stage;
+  let app: Application;
 
   beforeAll(async () => {
     database = await createTestDatabase();
@@ -25,14 +24,18 @@ describe.each(ADAPTERS)('statements of lease mode whose answer is lost (%s)', (a
   });
 
   beforeEach(async () => {
-    stage = new Stage();
     proxy = await startDatabaseProxy(database.url);
     const idempotency = { acquireTimeout: 500 };
-    app = await startLeaseApp({ adapter, databaseUrl: proxy.url(database.url), idempotency }, stage);
+    app = await startLeaseApplication({
+      adapter,
+      database,
+      databaseUrl: proxy.url(database.url),
+      idempotency,
+    });
   });
 
   afterEach(async () => {
-    for (const place of ['handler', 'transaction', 'end']) stage.open(place);
+    app.reset();
     await app.close();
     await proxy.close();
     await database.query('TRUNCATE orders, idempotency_records');
@@ -66,7 +69,7 @@ describe.each(ADAPTERS)('statements of lease mode whose answer is lost (%s)', (a
     return () => struck;
   };
 
-  const entered = (): string[] => stage.milestones.filter((milestone) => milestone.startsWith('entered'));
+  const entered = (): string[] => app.milestones.filter((milestone) => milestone.startsWith('entered'));
 
   describe.each(['cut-before', 'drop'] as const)('(%s)', (how) => {
     it('a claim recognises its own token when it is tried again', async () => {
@@ -81,9 +84,9 @@ describe.each(ADAPTERS)('statements of lease mode whose answer is lost (%s)', (a
     });
 
     it('a takeover recognises its own token when it is tried again', async () => {
-      stage.handler = () => Promise.reject(new Error('the provider timed out'));
+      app.acts(() => Promise.reject(new Error('the provider timed out')));
       expect((await send('rerun', 'takeover')).status).toBe(500);
-      stage.handler = new Stage().handler;
+      app.acts();
       const struck = loseAnswer(TAKE_OVER, how);
       const second = await send('rerun', 'takeover');
       expect(struck()).toBeGreaterThan(0);
@@ -107,11 +110,11 @@ describe.each(ADAPTERS)('statements of lease mode whose answer is lost (%s)', (a
     'a %s that nobody heard of is taken back once the database is there again',
     async (what) => {
       if (what === 'takeover') {
-        stage.handler = () => Promise.reject(new Error('the provider timed out'));
+        app.acts(() => Promise.reject(new Error('the provider timed out')));
         expect((await send('rerun', 'unheard')).status).toBe(500);
-        stage.handler = new Stage().handler;
+        app.acts();
       }
-      stage.milestones.length = 0;
+      app.milestones.length = 0;
       const struck = loseAnswer(what === 'claim' ? CLAIM : TAKE_OVER, 'cut-before', () => proxy.refuse());
       expectProblem(await send('rerun', 'unheard'), 503, 'IDEMPOTENCY_STORE_UNAVAILABLE');
       expect(struck()).toBeGreaterThan(0);
@@ -122,7 +125,7 @@ describe.each(ADAPTERS)('statements of lease mode whose answer is lost (%s)', (a
         if (what === 'claim') expect(row).toBeUndefined();
         else expect(row).toMatchObject({ attempt: 1, lapsed: true, owner_token: null });
       });
-      expect(stage.milestones).toEqual([]);
+      expect(app.milestones).toEqual([]);
       expect((await send('rerun', 'unheard')).status).toBe(201);
       expect(entered()[0]).toMatch(what === 'claim' ? /^entered 1/ : /^entered 2/);
     },
@@ -131,14 +134,14 @@ describe.each(ADAPTERS)('statements of lease mode whose answer is lost (%s)', (a
   it('a takeover of an expired record that nobody heard of leaves nothing behind', async () => {
     expect((await send('rerun', 'expired')).status).toBe(201);
     await database.query(`UPDATE idempotency_records SET expires_at = now() - interval '1 s'`);
-    stage.milestones.length = 0;
+    app.milestones.length = 0;
     const struck = loseAnswer(TAKE_OVER, 'cut-before', () => proxy.refuse());
     expectProblem(await send('rerun', 'expired'), 503, 'IDEMPOTENCY_STORE_UNAVAILABLE');
     expect(struck()).toBeGreaterThan(0);
     expect(await leaseRow(database, 'expired')).toMatchObject({ status: 'processing', attempt: 1 });
     proxy.refuse(false);
     await eventually(async () => expect(await leaseRow(database, 'expired')).toBeUndefined());
-    expect(stage.milestones).toEqual([]);
+    expect(app.milestones).toEqual([]);
     expect((await send('refuse', 'expired')).status).toBe(201);
   });
 
@@ -164,22 +167,22 @@ describe.each(ADAPTERS)('statements of lease mode whose answer is lost (%s)', (a
   it.each(['refuses', 'is silent'])(
     'leaves an unknown outcome when the database %s for good',
     async (how) => {
-      stage.close('end');
+      app.block('end');
       const answer = send('refuse', 'gone');
-      await eventually(() => stage.milestones.includes('left'));
+      await eventually(() => app.milestones.includes('left'));
       if (how === 'refuses') {
         proxy.refuse();
         proxy.cut();
       } else {
         proxy.pause();
       }
-      stage.open('end');
+      app.unblock('end');
       const first = await answer;
       expectProblem(first, 503, 'IDEMPOTENCY_OUTCOME_UNKNOWN');
       expect(first.headers['retry-after']).toBe('1');
       expect((first.json() as { detail: string }).detail).toContain('was carried out');
       await untilLapsed(database, 'gone');
-      const other = await startLeaseApp({ adapter, databaseUrl: database.url }, new Stage());
+      const other = await startLeaseApplication({ adapter, database });
       const retry = await postJson(`${other.url}/refuse`, {}, { 'Idempotency-Key': 'gone' });
       expectProblem(retry, 409, 'IDEMPOTENCY_OUTCOME_UNRESOLVED');
       expect(await orders()).toBe(1);

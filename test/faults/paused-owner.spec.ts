@@ -1,10 +1,10 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { ADAPTERS, type TestApp } from '../helpers/application.js';
+import { ADAPTERS, type Application } from '../helpers/application.js';
+import { startApplicationProcess, type ApplicationProcess } from '../helpers/application-process.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { Stage, startLeaseApp, type Route } from '../helpers/lease-app.js';
-import { startLeaseProcess, type LeaseProcess } from '../helpers/lease-process.js';
+import { leaseProgram, startLeaseApplication, type Route } from '../helpers/lease-application.js';
 import { expectProblem, expectReplay, leaseRow, untilLapsed } from '../helpers/leases.js';
 import { createShop } from '../helpers/shop.js';
 
@@ -13,25 +13,21 @@ import { createShop } from '../helpers/shop.js';
  */
 describe.each(ADAPTERS)('an owner that was paused past its lease (%s)', (adapter) => {
   let database: TestDatabase;
-  let owner: LeaseProcess;
-  let app: TestApp;
-  const stage = new Stage();
+  let owner: ApplicationProcess;
+  let app: Application;
 
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
-    owner = await startLeaseProcess({ adapter, databaseUrl: database.url });
-    app = await startLeaseApp({ adapter, databaseUrl: database.url }, stage);
+    owner = await startApplicationProcess(leaseProgram({ adapter, databaseUrl: database.url }));
+    app = await startLeaseApplication({ adapter, database });
   });
 
   afterEach(async () => {
-    stage.milestones.length = 0;
+    app.reset();
     owner.resume();
-    for (const place of ['handler', 'transaction', 'end']) {
-      stage.open(place);
-      await owner.open(place);
-    }
-    await database.query('TRUNCATE orders, idempotency_records');
+    for (const place of ['handler', 'transaction', 'end']) await owner.unblock(place);
+    await app.clear();
   });
 
   afterAll(async () => {
@@ -52,7 +48,7 @@ describe.each(ADAPTERS)('an owner that was paused past its lease (%s)', (adapter
     route: Route,
     key: string,
   ): Promise<Promise<HttpResponse>[]> => {
-    await owner.close(place);
+    await owner.block(place);
     const answer = send(owner.url, route, key);
     await owner.milestone({ handler: 'entered', transaction: 'wrote', end: 'left' }[place]);
     owner.pause();
@@ -62,7 +58,7 @@ describe.each(ADAPTERS)('an owner that was paused past its lease (%s)', (adapter
 
   /** Opens the place while the process still stands: the request to do so waits in its socket. */
   const resumeFrom = async (place: string): Promise<void> => {
-    const opened = owner.open(place);
+    const opened = owner.unblock(place);
     owner.resume();
     await opened;
   };
@@ -79,9 +75,9 @@ describe.each(ADAPTERS)('an owner that was paused past its lease (%s)', (adapter
   it('cannot write any more when a successor runs, and the record stays the successor’s', async () => {
     const [answer] = await pauseAt('handler', 'rerun', 'fenced');
     await untilLapsed(database, 'fenced');
-    stage.close('end');
+    app.block('end');
     const successor = send(app.url, 'rerun', 'fenced');
-    await eventually(() => stage.milestones.includes('left'));
+    await eventually(() => app.milestones.includes('left'));
     const { owner_token: token } = (await leaseRow(database, 'fenced'))!;
     await resumeFrom('handler');
     expectProblem((await answer)!, 503, 'IDEMPOTENCY_LEASE_LOST');
@@ -90,7 +86,7 @@ describe.each(ADAPTERS)('an owner that was paused past its lease (%s)', (adapter
       attempt: 2,
       owner_token: token,
     });
-    stage.open('end');
+    app.unblock('end');
     const second = await successor;
     expect(second.status).toBe(201);
     expectReplay(await send(owner.url, 'rerun', 'fenced'), second);
@@ -102,14 +98,14 @@ describe.each(ADAPTERS)('an owner that was paused past its lease (%s)', (adapter
       const key = `unrecorded-${isOver}`;
       const [answer] = await pauseAt('end', 'rerun', key);
       await untilLapsed(database, key);
-      stage.milestones.length = 0;
-      if (!isOver) stage.close('end');
+      app.milestones.length = 0;
+      if (!isOver) app.block('end');
       const successor = send(app.url, 'rerun', key);
-      await eventually(() => stage.milestones.includes('left'));
+      await eventually(() => app.milestones.includes('left'));
       if (isOver) await successor;
       await resumeFrom('end');
       expectProblem((await answer)!, 503, 'IDEMPOTENCY_LEASE_LOST');
-      stage.open('end');
+      app.unblock('end');
       const second = await successor;
       expect(second.json()).toMatchObject({ item: 'attempt 2' });
       expectReplay(await send(owner.url, 'rerun', key), second);
@@ -122,7 +118,7 @@ describe.each(ADAPTERS)('an owner that was paused past its lease (%s)', (adapter
     expect((await send(app.url, 'rerun', 'signalled')).status).toBe(201);
     owner.resume();
     await owner.milestone('aborted');
-    await owner.open('handler');
+    await owner.unblock('handler');
     expectProblem((await answer)!, 503, 'IDEMPOTENCY_LEASE_LOST');
     expect(await items()).toEqual(['attempt 2']);
   });

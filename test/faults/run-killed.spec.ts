@@ -1,22 +1,23 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { currentExecution, type RunResult } from 'nestjs-pg-idempotency';
+import { Application } from '../helpers/application.js';
 import { runTypeScript, type TypeScriptProcess } from '../helpers/child-process.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { untilLapsed } from '../helpers/leases.js';
 import { createShop, resetShop, shopState, type Order } from '../helpers/shop.js';
-import { taskOf, Worker } from '../helpers/worker.js';
+import { taskOf } from '../helpers/tasks.js';
 
 /*
  * A consumer in a process of its own is killed with a message in its hands; the message is delivered again, to another.
  */
 describe('a consumer that was killed', () => {
   let database: TestDatabase;
-  let worker: Worker;
+  let worker: Application;
 
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
-    worker = await Worker.start({ databaseUrl: database.url });
+    worker = await Application.start({ adapter: 'none', database });
   });
 
   afterEach(() => resetShop(database));
@@ -30,8 +31,9 @@ describe('a consumer that was killed', () => {
   const consume = (source: string): TypeScriptProcess =>
     runTypeScript(`
       import { currentExecution } from './lib/index.ts';
-      import { taskOf, Worker } from './test/helpers/worker.ts';
-      const worker = await Worker.start({ databaseUrl: ${JSON.stringify(database.url)} });
+      import { Application } from './test/helpers/application.ts';
+      import { taskOf } from './test/helpers/tasks.ts';
+      const worker = await Application.start({ adapter: 'none', databaseUrl: ${JSON.stringify(database.url)} });
       const { service } = worker;
       const order = (item) => worker.orders.save({ item, price: 1 });
       const step = (name, work) =>

@@ -1,14 +1,15 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { Application } from '../helpers/application.js';
 import { cutBeforeCommit, loseCommitAnswer } from '../helpers/commit-faults.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { createShop, resetShop, shopState, type Order } from '../helpers/shop.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
-import { failureOf, taskOf, Worker } from '../helpers/worker.js';
+import { failureOf, taskOf } from '../helpers/tasks.js';
 
 describe('a run whose COMMIT', () => {
   let database: TestDatabase;
   let proxy: TcpProxy;
-  let worker: Worker;
+  let worker: Application;
 
   beforeAll(async () => {
     database = await createTestDatabase();
@@ -17,7 +18,7 @@ describe('a run whose COMMIT', () => {
 
   beforeEach(async () => {
     proxy = await startDatabaseProxy(database.url);
-    worker = await Worker.start({ databaseUrl: proxy.url(database.url) });
+    worker = await Application.start({ adapter: 'none', database, databaseUrl: proxy.url(database.url) });
   });
 
   afterEach(async () => {

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { Pool } from 'pg';
 import { idempotencyDdl } from '../../migrations/index.js';
-import { ADAPTERS, type TestApp } from '../helpers/application.js';
+import { ADAPTERS, type Application } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import type { TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { Stage, startLeaseApp, type Route } from '../helpers/lease-app.js';
+import { startLeaseApplication, type Route } from '../helpers/lease-application.js';
 import { startRestartablePostgres, type RestartablePostgres } from '../helpers/restartable-postgres.js';
 import { createShop } from '../helpers/shop.js';
 
@@ -32,7 +32,7 @@ describe('a database that is restarted under load', () => {
   });
 
   /** Clients that send one request after the other, each until it has an answer, through several restarts. */
-  async function underLoad(app: TestApp, route: Route): Promise<Map<string, HttpResponse>> {
+  async function underLoad(app: Application, route: Route): Promise<Map<string, HttpResponse>> {
     const answers = new Map<string, HttpResponse>();
     let isOver = false;
     const client = async (name: number): Promise<void> => {
@@ -66,12 +66,14 @@ describe('a database that is restarted under load', () => {
       'leaves every client with an answer in the end, without a restart of the application (%s)',
       async (route) => {
         await pool.query('TRUNCATE orders, idempotency_records');
-        const stage = new Stage();
-        stage.handler = ({ execution, orders, body }) =>
-          execution.transaction(() => orders.save({ item: String(body['key']), price: 1 }));
-        const app = await startLeaseApp(
-          { adapter, databaseUrl: server.url, poolSize: 4, idempotency: { acquireTimeout: 1_000 } },
-          stage,
+        const app = await startLeaseApplication({
+          adapter,
+          databaseUrl: server.url,
+          poolSize: 4,
+          idempotency: { acquireTimeout: 1_000 },
+        });
+        app.acts(({ execution, orders, body }) =>
+          execution.transaction(() => orders.save({ item: String(body['key']), price: 1 })),
         );
         const answers = await underLoad(app, route);
         await app.close();
@@ -91,7 +93,7 @@ describe('a database that is restarted under load', () => {
 });
 
 /** Retries for as long as it is told to: while the request runs, or the database cannot be had. */
-function untilAnswered(app: TestApp, route: Route, key: string): Promise<HttpResponse> {
+function untilAnswered(app: Application, route: Route, key: string): Promise<HttpResponse> {
   return eventually(
     async () => {
       const answer = await postJson(`${app.url}/${route}`, { key }, { 'Idempotency-Key': key });

@@ -1,14 +1,14 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { idempotencyMigrations, type MigrationClass } from 'nestjs-pg-idempotency/migrations';
 import { DataSource } from 'typeorm';
-import { ADAPTERS, type Adapter, type TestApp } from '../helpers/application.js';
+import { ADAPTERS, type Adapter, type Application } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { createEmptyDatabase, createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { FirstRelease } from '../helpers/first-release.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { Stage, startLeaseApp } from '../helpers/lease-app.js';
+import { startLeaseApplication } from '../helpers/lease-application.js';
 import { expectProblem, leaseRow } from '../helpers/leases.js';
-import { createShop, resetShop } from '../helpers/shop.js';
+import { createShop } from '../helpers/shop.js';
 
 const ROUTES = ['transaction', 'rerun'] as const;
 
@@ -21,21 +21,16 @@ interface Known {
 
 describe.each(ADAPTERS)('two releases on one table (%s)', (adapter) => {
   let database: TestDatabase;
-  let app: TestApp;
-  const stage = new Stage();
-  const { handler } = stage;
+  let app: Application;
 
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
-    app = await startLeaseApp({ adapter, databaseUrl: database.url }, stage);
+    app = await startLeaseApplication({ adapter, database });
   });
 
   afterEach(async () => {
-    for (const place of ['handler', 'transaction', 'end']) stage.open(place);
-    stage.handler = handler;
-    stage.milestones.length = 0;
-    await resetShop(database);
+    await app.clear();
   });
 
   afterAll(async () => {
@@ -52,7 +47,7 @@ describe.each(ADAPTERS)('two releases on one table (%s)', (adapter) => {
     const [row] = await database.query<Known>(
       `DELETE FROM idempotency_records WHERE key = 'known' RETURNING client, endpoint, fingerprint`,
     );
-    stage.milestones.length = 0;
+    app.milestones.length = 0;
     return row!;
   };
 
@@ -75,14 +70,14 @@ describe.each(ADAPTERS)('two releases on one table (%s)', (adapter) => {
       await send(route, 'newer');
       await database.query(`UPDATE idempotency_records SET ${change}`);
       const [before] = await database.query('SELECT xmin, ctid, * FROM idempotency_records');
-      stage.milestones.length = 0;
+      app.milestones.length = 0;
       for (let retry = 0; retry < 2; retry++) {
         const answer = await send(route, 'newer');
         expectProblem(answer, 503, 'IDEMPOTENCY_RECORD_UNREADABLE');
         expect(answer.headers['retry-after']).toBe('5');
       }
       expect(await database.query('SELECT xmin, ctid, * FROM idempotency_records')).toEqual([before]);
-      expect(stage.milestones).toEqual([]);
+      expect(app.milestones).toEqual([]);
     });
   });
 
@@ -103,7 +98,7 @@ describe.each(ADAPTERS)('two releases on one table (%s)', (adapter) => {
         body: { by: 'the first' },
       });
       expect(retry.headers['idempotency-replayed']).toBe('true');
-      expect(stage.milestones).toEqual([]);
+      expect(app.milestones).toEqual([]);
     });
 
     it('keeps out of what runs in the first, and runs what that gave back', async () => {
@@ -130,23 +125,23 @@ describe.each(ADAPTERS)('two releases on one table (%s)', (adapter) => {
 
     it('keeps the first out of what runs here', async () => {
       const first = await older(route, 'kept-out');
-      stage.close('end');
+      app.block('end');
       const answer = send(route, 'kept-out');
-      await eventually(() => stage.milestones.includes('left'));
+      await eventually(() => app.milestones.includes('left'));
       const found = await first.claim();
       expect(found.claimed_at).toBeNull();
       // It refuses what is not of the only mode it knows.
       if (route === 'transaction') expect(found).toMatchObject({ free: false, mode: null });
       else expect(found).toMatchObject({ mode: 'lease', live: true });
       await first.end('ROLLBACK');
-      stage.open('end');
+      app.unblock('end');
       expect((await answer).status).toBe(201);
     });
 
     it('lets the first take over what has expired, and replays what that recorded', async () => {
       const first = await older(route, 'expired');
-      stage.handler = () => Promise.reject(new Error('the provider timed out'));
-      if (route === 'transaction') stage.handler = handler;
+      app.acts(() => Promise.reject(new Error('the provider timed out')));
+      if (route === 'transaction') app.acts();
       await send(route, 'expired');
       await database.query(
         `UPDATE idempotency_records SET expires_at = clock_timestamp() - interval '1 second'`,
@@ -197,8 +192,8 @@ describe.each(ADAPTERS)('a table of the first release (%s)', (adapter) => {
   });
 });
 
-function start(adapter: Adapter, database: TestDatabase): Promise<TestApp> {
-  return startLeaseApp({ adapter, databaseUrl: database.url }, new Stage());
+function start(adapter: Adapter, database: TestDatabase): Promise<Application> {
+  return startLeaseApplication({ adapter, database });
 }
 
 async function migrate(database: TestDatabase, migrations: MigrationClass[]): Promise<void> {

@@ -1,9 +1,9 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
-import { ADAPTERS, type TestApp } from '../helpers/application.js';
+import { ADAPTERS, type Application } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { Stage, startLeaseApp, type Route } from '../helpers/lease-app.js';
+import { startLeaseApplication, type Route } from '../helpers/lease-application.js';
 import { expectProblem } from '../helpers/leases.js';
 import { createShop, shopState } from '../helpers/shop.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
@@ -15,35 +15,36 @@ import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 describe.each(ADAPTERS)('a host that vanished (%s)', (adapter) => {
   let database: TestDatabase;
   let proxy: TcpProxy;
-  let vanishing: TestApp;
-  let app: TestApp;
-  let first: Stage;
-  let second: Stage;
+  let first: Application;
+  let second: Application;
 
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
-    second = new Stage();
-    app = await startLeaseApp({ adapter, databaseUrl: database.url }, second);
+    second = await startLeaseApplication({ adapter, database });
   });
 
   beforeEach(async () => {
-    first = new Stage();
     second.milestones.length = 0;
     proxy = await startDatabaseProxy(database.url);
     const idempotency = { acquireTimeout: 500 };
-    vanishing = await startLeaseApp({ adapter, databaseUrl: proxy.url(database.url), idempotency }, first);
+    first = await startLeaseApplication({
+      adapter,
+      database,
+      databaseUrl: proxy.url(database.url),
+      idempotency,
+    });
   });
 
   afterEach(async () => {
-    for (const place of ['handler', 'transaction', 'end']) first.open(place);
+    first.reset();
     await proxy.close();
-    await vanishing.close();
+    await first.close();
     await database.query('TRUNCATE orders, idempotency_records');
   });
 
   afterAll(async () => {
-    await app.close();
+    await second.close();
     await database.drop();
   });
 
@@ -52,9 +53,9 @@ describe.each(ADAPTERS)('a host that vanished (%s)', (adapter) => {
 
   /** Resolves when the first instance is at that place in its handler, and can no longer be heard. */
   const vanishAt = async (place: 'handler' | 'transaction', route: Route, key: string): Promise<void> => {
-    first.close(place);
+    first.block(place);
     // Answered only when the connections are closed at the end.
-    send(vanishing.url, route, key).catch(() => undefined);
+    send(first.url, route, key).catch(() => undefined);
     const beginning = place === 'handler' ? 'entered' : 'wrote';
     await eventually(() => first.milestones.some((milestone) => milestone.startsWith(beginning)));
     proxy.pause();
@@ -64,7 +65,7 @@ describe.each(ADAPTERS)('a host that vanished (%s)', (adapter) => {
   const untilFree = (route: Route, key: string): Promise<HttpResponse> =>
     eventually(
       async () => {
-        const answer = await send(app.url, route, key);
+        const answer = await send(second.url, route, key);
         if (answer.status !== 409) return answer;
         expectProblem(answer, 409, 'IDEMPOTENCY_IN_PROGRESS');
         return false;
@@ -76,7 +77,7 @@ describe.each(ADAPTERS)('a host that vanished (%s)', (adapter) => {
     'frees its key within maxDuration in transaction mode (%s)',
     async (at) => {
       await vanishAt(at, 'brief-transaction', 'vanished');
-      expectProblem(await send(app.url, 'brief-transaction', 'vanished'), 409, 'IDEMPOTENCY_IN_PROGRESS');
+      expectProblem(await send(second.url, 'brief-transaction', 'vanished'), 409, 'IDEMPOTENCY_IN_PROGRESS');
       const answer = await untilFree('brief-transaction', 'vanished');
       expect(answer.status).toBe(201);
       expect(answer.headers['idempotency-replayed']).toBeUndefined();
@@ -86,7 +87,7 @@ describe.each(ADAPTERS)('a host that vanished (%s)', (adapter) => {
 
   it('frees its key within its lease in lease mode', async () => {
     await vanishAt('handler', 'rerun', 'vanished');
-    expectProblem(await send(app.url, 'rerun', 'vanished'), 409, 'IDEMPOTENCY_IN_PROGRESS');
+    expectProblem(await send(second.url, 'rerun', 'vanished'), 409, 'IDEMPOTENCY_IN_PROGRESS');
     expect((await untilFree('rerun', 'vanished')).status).toBe(201);
     expect(second.milestones[0]).toMatch(/^entered 2/);
     await eventually(() => first.milestones.includes('aborted'));

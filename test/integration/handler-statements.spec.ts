@@ -4,13 +4,12 @@ import { currentExecution, type TuningOptions } from 'nestjs-pg-idempotency';
 import type { ClientBase, DatabaseError } from 'pg';
 import type { DataSource, QueryFailedError } from 'typeorm';
 import { statementName } from '../../lib/postgres/statement-name.js';
-import { ADAPTERS } from '../helpers/application.js';
+import { ADAPTERS, Application, type Handler } from '../helpers/application.js';
 import { deferred } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import type { HttpResponse } from '../helpers/http.js';
 import { createShop } from '../helpers/shop.js';
-import { failureOf, taskOf, Worker } from '../helpers/worker.js';
-import { Workbench, type Script } from '../helpers/workbench.js';
+import { failureOf, taskOf } from '../helpers/tasks.js';
 
 /** From this time on a text is prepared, of this many, none of which is longer. */
 const [OFTEN, MOST, LONGEST] = [5, 256, 8_192];
@@ -60,16 +59,17 @@ async function createPrices(database: TestDatabase): Promise<void> {
 const codeOf = (response: HttpResponse): unknown => (response.json() as { code?: unknown }).code;
 
 describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
-  let bench: Workbench;
+  let app: Application;
 
   beforeAll(async () => {
     // One connection, so that every request finds what the one before has prepared.
-    const databaseUrl = await createTestDatabase();
-    await createShop(databaseUrl);
+    const database = await createTestDatabase();
+    await createShop(database);
     const routes = { lease: { mode: 'lease' }, whatever: { response: { statuses: () => true } } } as const;
-    bench = await Workbench.on(databaseUrl, {
+    app = await Application.start({
+      database,
       adapter,
-      databaseUrl: databaseUrl.directUrl,
+      databaseUrl: database.directUrl,
       routes,
       poolSize: 1,
       idempotency: { tuning: ALL },
@@ -77,16 +77,19 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
   });
 
   beforeEach(async () => {
-    await bench.idle();
-    await createPrices(bench.database);
+    await app.idle();
+    await createPrices(app.database);
   });
 
-  afterAll(() => bench.close());
+  afterAll(async () => {
+    await app.close();
+    await app.database.drop();
+  });
 
   /** Runs it in a request of its own, that many times, and resolves with what the last one was answered. */
-  async function times(count: number, script: Script, route = 'run'): Promise<unknown> {
+  async function times(count: number, script: Handler, route = 'run'): Promise<unknown> {
     let response: HttpResponse | undefined;
-    for (let request = 1; request <= count; request++) response = await bench.run(script, { route });
+    for (let request = 1; request <= count; request++) response = await app.run(script, { route });
     expect(response?.status).toBe(201);
     return response && JSON.parse(response.text || 'null');
   }
@@ -99,7 +102,7 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
 
   it('are prepared from the fifth time on', async () => {
     const text = freshText();
-    const script: Script = ({ dataSource }) => dataSource.query(text, [1]);
+    const script: Handler = ({ dataSource }) => dataSource.query(text, [1]);
     await times(OFTEN - 1, script);
     expect(await preparedOf(text)).toEqual([]);
     await times(1, script);
@@ -111,11 +114,11 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
   });
 
   it('are prepared as the ORM makes them, and also several times in one transaction', async () => {
-    const script: Script = async ({ orders }) => {
+    const script: Handler = async ({ orders }) => {
       for (let price = 1; price <= OFTEN; price++) await orders.save({ item: 'book', price });
       return orders.findBy({ item: 'book' });
     };
-    const before = (await bench.state()).orders;
+    const before = (await app.state()).orders;
     expect(await times(1, script)).toHaveLength(before + OFTEN);
     const prepared = (await times(1, ({ dataSource }) => preparedBy(dataSource))) as Prepared[];
     const inserts = prepared.filter(({ statement }) => statement.startsWith('INSERT INTO "orders"'));
@@ -161,7 +164,7 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
   it('are answered through a callback as well', async () => {
     const [wrong, text] = [`SELECT 1 / $1::int, ${++texts}`, freshText()];
     const sum = 1 + texts;
-    const script: Script = ({ dataSource }) =>
+    const script: Handler = ({ dataSource }) =>
       withConnection(dataSource, async (client) => {
         const ask = async (statement: string, value: number): Promise<unknown> => {
           const answered = deferred<unknown>();
@@ -181,7 +184,7 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
   });
 
   it('may not end the transaction, however often they are asked for', async () => {
-    const ending: Script = ({ dataSource }) =>
+    const ending: Handler = ({ dataSource }) =>
       withConnection(dataSource, async (client) => {
         const codes = [];
         for (let time = 0; time <= OFTEN; time++) {
@@ -190,7 +193,7 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
         }
         return codes;
       });
-    const answered = await bench.run(ending);
+    const answered = await app.run(ending);
     expect(answered.json()).toEqual(Array(OFTEN + 1).fill('IDEMPOTENCY_TRANSACTION_NOT_YOURS'));
   });
 
@@ -200,7 +203,7 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
     circular['self'] = circular;
     await times(OFTEN, ({ dataSource }) => dataSource.query(text, [1]));
     for (const value of [circular, [circular]]) {
-      const refused = await bench.run(async ({ dataSource }) => {
+      const refused = await app.run(async ({ dataSource }) => {
         const error = await dataSource.query(text, [value]).catch(String);
         return [error, await dataSource.query(text, [1])];
       });
@@ -221,7 +224,7 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
       ['$1::text AS n, $2::text AS u, $3::bool AS b', [null, undefined, false]],
       ['$1::uuid AS u, $2::interval AS i', ['3f333df6-90a4-4fda-8dd3-9485d27cee36', '1 day 2 hours']],
     ];
-    const script: Script = async ({ dataSource }) => {
+    const script: Handler = async ({ dataSource }) => {
       const answers: unknown[] = [];
       for (const [list, values] of cases) answers.push(await dataSource.query(`SELECT ${list}`, values));
       answers.push(await dataSource.query('UPDATE wallets SET balance = balance WHERE id = $1', [1]));
@@ -259,7 +262,7 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
       ['SELECT $1::int', ['one']],
       ['SELECT nothing FROM prices WHERE id = $1', [1]],
     ];
-    const script: Script = async ({ dataSource }) => {
+    const script: Handler = async ({ dataSource }) => {
       const errors: unknown[] = [];
       for (const [text, values] of statements) {
         const failing = dataSource.transaction((manager) => manager.query(text, values));
@@ -278,34 +281,34 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
   });
 
   describe('that a migration has changed', () => {
-    const select: Script = ({ dataSource }) => dataSource.query(SELECT, [1]);
+    const select: Handler = ({ dataSource }) => dataSource.query(SELECT, [1]);
 
     /** Prepares a text, and changes what it returns. */
     async function changed(): Promise<string> {
       const text = `${SELECT} AND ${++texts} > 0`;
       await times(OFTEN, ({ dataSource }) => dataSource.query(text, [1]));
       expect(await preparedOf(text)).toHaveLength(1);
-      await bench.database.query(CHANGE);
+      await app.database.query(CHANGE);
       return text;
     }
 
     it('end in a refusal that a retry with the same key gets over', async () => {
       const text = await changed();
-      const script: Script = async ({ dataSource, orders }) => {
+      const script: Handler = async ({ dataSource, orders }) => {
         await orders.save({ item: 'retried', price: 1 });
         return dataSource.query(text, [1]);
       };
-      const { records, orders } = await bench.state();
-      const refused = await bench.run(script, { key: text });
+      const { records, orders } = await app.state();
+      const refused = await app.run(script, { key: text });
       expect([refused.status, codeOf(refused)]).toEqual([503, 'IDEMPOTENCY_TRANSACTION_CONFLICT']);
       expect(refused.headers['retry-after']).toBeDefined();
-      expect(await bench.state()).toMatchObject({ records, orders });
-      const retried = await bench.run(script, { key: text });
+      expect(await app.state()).toMatchObject({ records, orders });
+      const retried = await app.run(script, { key: text });
       expect([retried.status, retried.json()]).toEqual([201, [{ amount: '10' }]]);
-      expect(await bench.state()).toMatchObject({ records: records + 1, orders: orders + 1 });
+      expect(await app.state()).toMatchObject({ records: records + 1, orders: orders + 1 });
       // It is sent unnamed from here on: another migration does not matter.
       await times(OFTEN, ({ dataSource }) => dataSource.query(text, [1]));
-      await bench.database.query('ALTER TABLE prices ALTER amount TYPE numeric USING amount::numeric');
+      await app.database.query('ALTER TABLE prices ALTER amount TYPE numeric USING amount::numeric');
       expect(await times(1, ({ dataSource }) => dataSource.query(text, [1]))).toEqual([{ amount: '10' }]);
     });
 
@@ -321,23 +324,23 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
       ['says something else of it behind a savepoint', sayOtherwise, true],
     ])('keep nothing of a handler that %s', async (_what, react, isNested) => {
       const text = await changed();
-      const { records } = await bench.state();
-      const script: Script = ({ dataSource }) => {
+      const { records } = await app.state();
+      const script: Handler = ({ dataSource }) => {
         const failing = isNested
           ? dataSource.transaction((manager) => manager.query(text, [1]))
           : dataSource.query(text, [1]);
         return failing.catch(react);
       };
-      const refused = await bench.run(script, { route: 'whatever' });
+      const refused = await app.run(script, { route: 'whatever' });
       expect([refused.status, codeOf(refused)]).toEqual([503, 'IDEMPOTENCY_TRANSACTION_CONFLICT']);
-      expect((await bench.state()).records).toBe(records);
+      expect((await app.state()).records).toBe(records);
     });
 
     it('end a fenced transaction alike', async () => {
       const text = await changed();
-      const script: Script = () =>
+      const script: Handler = () =>
         currentExecution()?.transaction((manager) => manager.query(text, [1]).catch(() => 'swallowed'));
-      const refused = await bench.run(script, { route: 'lease' });
+      const refused = await app.run(script, { route: 'lease' });
       expect(refused.status).toBe(503);
       // The handler did more than that, perhaps.
       const detail = expect.stringContaining('onOutcomeUnknown');
@@ -347,16 +350,16 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
 
     it('read values by the type that a column had, until their session ends', async () => {
       const text = `UPDATE prices SET amount = $1 WHERE ${++texts} > 0`;
-      const update: Script = ({ dataSource }) => dataSource.query(text, ['3000000000']);
+      const update: Handler = ({ dataSource }) => dataSource.query(text, ['3000000000']);
       await times(OFTEN, ({ dataSource }) => dataSource.query(text, [1]));
-      await bench.database.query('ALTER TABLE prices ALTER amount TYPE bigint');
-      expect((await bench.run(update)).status).toBe(500);
+      await app.database.query('ALTER TABLE prices ALTER amount TYPE bigint');
+      expect((await app.run(update)).status).toBe(500);
       const [session] = (await times(1, ({ dataSource }) =>
         dataSource.query('SELECT pg_backend_pid() AS pid'),
       )) as { pid: number }[];
-      await bench.idle();
-      await bench.database.query('SELECT pg_terminate_backend($1, 5000)', [session!.pid]);
-      await bench.run(select);
+      await app.idle();
+      await app.database.query('SELECT pg_terminate_backend($1, 5000)', [session!.pid]);
+      await app.run(select);
       expect(await times(1, update)).toEqual([[], 1]);
     });
   });
@@ -367,13 +370,13 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
   ])('of whose name the server says that it %s end in a refusal alike', async (_what, sql, before) => {
     const text = freshText();
     const sum = 1 + texts;
-    const script: Script = ({ dataSource }) => dataSource.query(text, [1]);
+    const script: Handler = ({ dataSource }) => dataSource.query(text, [1]);
     await times(before, script);
     const name = statementName('handler', text);
     await times(1, ({ dataSource }) => dataSource.query(sql(name)));
-    const refused = await bench.run(script, { key: text });
+    const refused = await app.run(script, { key: text });
     expect([refused.status, codeOf(refused)]).toEqual([503, 'IDEMPOTENCY_STORE_UNAVAILABLE']);
-    const retried = await bench.run(script, { key: text });
+    const retried = await app.run(script, { key: text });
     expect([retried.status, retried.json()]).toEqual([201, [{ sum }]]);
   });
 });
@@ -381,7 +384,8 @@ describe.each(ADAPTERS)("a handler's own statements (%s)", (adapter) => {
 describe('the bound of what is prepared for handlers', () => {
   it('is one for the process, and what came after it is sent unnamed', async () => {
     const database = await createTestDatabase();
-    const worker = await Worker.start({
+    const worker = await Application.start({
+      adapter: 'none',
       databaseUrl: database.directUrl,
       poolSize: 1,
       idempotency: { tuning: ALL },
@@ -406,7 +410,8 @@ describe('statements of work that is run by the service', () => {
   it('are prepared, and a migration makes one fail that may be run again', async () => {
     const database = await createTestDatabase();
     await createPrices(database);
-    const worker = await Worker.start({
+    const worker = await Application.start({
+      adapter: 'none',
       databaseUrl: database.directUrl,
       poolSize: 1,
       idempotency: { tuning: ALL },
@@ -434,7 +439,8 @@ describe.each<TuningOptions>([
 ])('tuned with %j', (tuning) => {
   it('sends nothing of a handler under a name', async () => {
     const database = await createTestDatabase();
-    const worker = await Worker.start({
+    const worker = await Application.start({
+      adapter: 'none',
       databaseUrl: database.directUrl,
       poolSize: 1,
       idempotency: { tuning },

@@ -6,26 +6,27 @@ import {
   type IdempotencyService,
   type IdempotentTask,
 } from 'nestjs-pg-idempotency';
+import { Application } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { Stage, startLeaseApp } from '../helpers/lease-app.js';
+import { startLeaseApplication } from '../helpers/lease-application.js';
 import { expectReplay, leaseRow } from '../helpers/leases.js';
 import { createShop, resetShop, shopState, type Order } from '../helpers/shop.js';
-import { failureOf, recordsOf, taskOf, Worker } from '../helpers/worker.js';
+import { failureOf, recordsOf, taskOf } from '../helpers/tasks.js';
 
 const leaseTask = (key: string, options: Partial<IdempotentTask> = {}): IdempotentTask =>
   taskOf(key, { mode: 'lease', lease: '1s', ...options });
 
 describe('IdempotencyService.run in lease mode', () => {
   let database: TestDatabase;
-  let worker: Worker;
+  let worker: Application;
   let service: IdempotencyService;
 
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
-    worker = await Worker.start({ databaseUrl: database.url });
+    worker = await Application.start({ adapter: 'none', database });
     ({ service } = worker);
   });
 
@@ -80,7 +81,7 @@ describe('IdempotencyService.run in lease mode', () => {
   );
 
   it('tells a redelivery that overlaps, in another process, when to come back', async () => {
-    const other = await Worker.start({ databaseUrl: database.url });
+    const other = await Application.start({ adapter: 'none', database });
     const [entered, go] = [deferred(), deferred()];
     const first = service.run(leaseTask('overlaps', { lease: '20s' }), async () => {
       entered.resolve();
@@ -275,14 +276,13 @@ describe('IdempotencyService.run in lease mode', () => {
     });
 
     it('of a handler that say that nothing happened do not say it of the handler', async () => {
-      const stage = new Stage();
-      stage.handler = async () => {
+      const app = await startLeaseApplication({ adapter: 'express', database });
+      app.acts(async () => {
         await saveOrder('before');
         return step('refused', () => {
           throw new ReleaseIdempotencyKey();
         });
-      };
-      const app = await startLeaseApp({ adapter: 'express', databaseUrl: database.url }, stage);
+      });
       try {
         const send = (): Promise<HttpResponse> =>
           postJson(`${app.url}/refuse`, {}, { 'Idempotency-Key': 'around' });
@@ -295,9 +295,8 @@ describe('IdempotencyService.run in lease mode', () => {
     });
 
     it('belong to a handler in lease mode as well', async () => {
-      const stage = new Stage();
-      stage.handler = async () => ({ order: await step('handled', () => saveOrder()) });
-      const app = await startLeaseApp({ adapter: 'express', databaseUrl: database.url }, stage);
+      const app = await startLeaseApplication({ adapter: 'express', database });
+      app.acts(async () => ({ order: await step('handled', () => saveOrder()) }));
       try {
         const first = await postJson(`${app.url}/rerun`, {}, { 'Idempotency-Key': 'handled' });
         expect(first.status).toBe(201);
@@ -335,7 +334,7 @@ describe('IdempotencyService.run in lease mode', () => {
     });
 
     it('are still done when the application shuts down, which waits for them', async () => {
-      const closing = await Worker.start({ databaseUrl: database.url });
+      const closing = await Application.start({ adapter: 'none', database });
       const [entered, go] = [deferred(), deferred()];
       const running = closing.service.run(outer(), async () => {
         entered.resolve();

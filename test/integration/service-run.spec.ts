@@ -12,21 +12,21 @@ import {
   sharedClient,
   type IdempotentTask,
 } from 'nestjs-pg-idempotency';
+import { Application } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { createShop, resetShop, shopState, type Order } from '../helpers/shop.js';
-import { Stage } from '../helpers/stage.js';
-import { failureOf, recordsOf, taskOf, Worker } from '../helpers/worker.js';
+import { failureOf, recordsOf, taskOf } from '../helpers/tasks.js';
 
 describe('IdempotencyService.run in transaction mode', () => {
   let database: TestDatabase;
-  let worker: Worker;
+  let worker: Application;
   let service: IdempotencyService;
 
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
-    worker = await Worker.start({ databaseUrl: database.url });
+    worker = await Application.start({ adapter: 'none', database });
     ({ service } = worker);
   });
 
@@ -295,7 +295,7 @@ describe('IdempotencyService.run in transaction mode', () => {
 
   describe('who comes at the same time', () => {
     it('gets the value of the one that runs, over two applications', async () => {
-      const other = await Worker.start({ databaseUrl: database.url });
+      const other = await Application.start({ adapter: 'none', database });
       try {
         const workers = Array.from({ length: 10 }, (_, index) => (index % 2 === 0 ? worker : other));
         const results = await Promise.all(
@@ -312,7 +312,8 @@ describe('IdempotencyService.run in transaction mode', () => {
     });
 
     it.each(['this process', 'another process'])('is told when to come back: of %s', async (which) => {
-      const other = which === 'this process' ? worker : await Worker.start({ databaseUrl: database.url });
+      const other =
+        which === 'this process' ? worker : await Application.start({ adapter: 'none', database });
       const [entered, go] = [deferred(), deferred()];
       const first = service.run(taskOf('overlaps'), async () => {
         entered.resolve();
@@ -350,36 +351,36 @@ describe('IdempotencyService.run in transaction mode', () => {
 
   describe('beside HTTP', () => {
     it('shares neither values nor answers with a route of the same endpoint', async () => {
-      const stage = await Stage.start({
+      const app = await Application.start({
         adapter: 'express',
         database,
         routes: { shared: { endpoint: 'shared' } },
       });
       const task = (key: string): IdempotentTask => taskOf(key, { client: 'tests', endpoint: 'shared' });
       try {
-        expect((await stage.send('shared', 'http')).status).toBe(201);
+        expect((await app.send('shared', 'http')).status).toBe(201);
         const { error } = await failureOf(service.run(task('http'), () => saveOrder()));
         expect(error.code).toBe('IDEMPOTENCY_KEY_REUSED');
         expect(error.detail).toContain('route');
 
         await service.run(task('run'), () => 'a value');
-        const answer = await stage.send('shared', 'run');
+        const answer = await app.send('shared', 'run');
         expect(answer.status).toBe(422);
         expect(answer.json()).toMatchObject({ code: 'IDEMPOTENCY_KEY_REUSED' });
         expect(await shopState(database)).toMatchObject({ orders: 1, records: 2 });
       } finally {
-        await stage.close();
+        await app.close();
       }
     });
 
     it('runs in the unprotected handler of an application that serves HTTP', async () => {
-      const stage = await Stage.start({ adapter: 'fastify', database });
+      const app = await Application.start({ adapter: 'fastify', database });
       try {
-        const result = await stage.app.app.get(IdempotencyService).run(taskOf('served'), () => 'value');
+        const result = await app.nest.get(IdempotencyService).run(taskOf('served'), () => 'value');
         expect(result).toMatchObject({ value: 'value', replayed: false });
         expect(await service.run(taskOf('served'), () => 'another')).toMatchObject({ value: 'value' });
       } finally {
-        await stage.close();
+        await app.close();
       }
     });
   });
@@ -428,8 +429,9 @@ describe('IdempotencyService.run in transaction mode', () => {
     });
 
     it('has the module’s options for defaults', async () => {
-      const other = await Worker.start({
-        databaseUrl: database.url,
+      const other = await Application.start({
+        adapter: 'none',
+        database,
         idempotency: { mode: 'lease', ttl: '1h', response: { maxSize: 4 }, whenInProgress: 'reject' },
       });
       try {
@@ -502,7 +504,7 @@ describe('IdempotencyService.run in transaction mode', () => {
   });
 
   it('is waited for when the application shuts down, and refused from then on', async () => {
-    const closing = await Worker.start({ databaseUrl: database.url });
+    const closing = await Application.start({ adapter: 'none', database });
     const { service: own } = closing;
     const [entered, go] = [deferred(), deferred()];
     const first = own.run(taskOf('closing'), async () => {

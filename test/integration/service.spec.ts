@@ -1,9 +1,9 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { IdempotencyService, outside, type Identity, type RecordSummary } from 'nestjs-pg-idempotency';
+import { Application } from '../helpers/application.js';
 import { deferred } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
-import { createShop, resetShop, shopState } from '../helpers/shop.js';
-import { Stage } from '../helpers/stage.js';
+import { createShop, shopState } from '../helpers/shop.js';
 
 const identity = (route: string, key: string): Identity => ({
   client: 'tests',
@@ -13,43 +13,42 @@ const identity = (route: string, key: string): Identity => ({
 
 describe('IdempotencyService', () => {
   let database: TestDatabase;
-  let stage: Stage;
+  let app: Application;
   let service: IdempotencyService;
 
   beforeAll(async () => {
     database = await createTestDatabase();
     await createShop(database);
-    stage = await Stage.start({
+    app = await Application.start({
       adapter: 'express',
       database,
       routes: { plain: {}, lease: { mode: 'lease' }, reject: { whenInProgress: 'reject' } },
     });
-    service = stage.app.app.get(IdempotencyService);
+    service = app.nest.get(IdempotencyService);
   });
 
   afterEach(async () => {
-    stage.reset();
-    await resetShop(database);
+    await app.clear();
   });
 
   afterAll(async () => {
-    await stage.close();
+    await app.close();
     await database.drop();
   });
 
   /** Leaves an attempt in lease mode whose outcome is unknown. */
   const leaveUnresolved = async (key: string): Promise<Identity> => {
-    stage.acts(() => {
+    app.acts(() => {
       throw new Error('the provider timed out');
     });
-    expect((await stage.send('lease', key)).status).toBe(500);
-    stage.acts();
+    expect((await app.send('lease', key)).status).toBe(500);
+    app.acts();
     return identity('lease', key);
   };
 
   describe('find', () => {
     it('gives a record with its recorded answer', async () => {
-      const answer = await stage.send('plain', 'found');
+      const answer = await app.send('plain', 'found');
       const record = await service.find(identity('plain', 'found'));
       expect(record).toMatchObject({
         ...identity('plain', 'found'),
@@ -67,7 +66,7 @@ describe('IdempotencyService', () => {
     });
 
     it('gives nothing for an identity that has none, or whose record has expired', async () => {
-      await stage.send('plain', 'expired');
+      await app.send('plain', 'expired');
       expect(
         await service.find({ ...identity('plain', 'expired'), client: 'somebody else' }),
       ).toBeUndefined();
@@ -76,8 +75,8 @@ describe('IdempotencyService', () => {
     });
 
     it('tells an attempt that runs from one whose outcome is unknown', async () => {
-      const handler = stage.hold();
-      const running = stage.send('lease', 'runs');
+      const handler = app.hold();
+      const running = app.send('lease', 'runs');
       await handler.entered;
       const found = await service.find(identity('lease', 'runs'));
       expect(found).toMatchObject({
@@ -181,9 +180,9 @@ describe('IdempotencyService', () => {
 
   describe('release', () => {
     it('lets the next request run', async () => {
-      await stage.send('plain', 'again');
+      await app.send('plain', 'again');
       expect(await service.release(identity('plain', 'again'))).toBe('done');
-      const next = await stage.send('plain', 'again');
+      const next = await app.send('plain', 'again');
       expect(next.status).toBe(201);
       expect(next.headers['idempotency-replayed']).toBeUndefined();
       expect(await shopState(database)).toMatchObject({ orders: 2, records: 1 });
@@ -191,18 +190,18 @@ describe('IdempotencyService', () => {
 
     it('lets a request run whose outcome was unknown', async () => {
       expect(await service.release(await leaveUnresolved('unknown'))).toBe('done');
-      expect((await stage.send('lease', 'unknown')).status).toBe(201);
+      expect((await app.send('lease', 'unknown')).status).toBe(201);
     });
 
     it.each(['plain', 'lease'])('changes nothing while the handler runs (%s)', async (route) => {
-      const handler = stage.hold();
-      const running = stage.send(route, 'runs');
+      const handler = app.hold();
+      const running = app.send(route, 'runs');
       await handler.entered;
       expect(await service.release(identity(route, 'runs'))).toBe('running');
       handler.end();
       expect((await running).status).toBe(201);
-      expect((await stage.send(route, 'runs')).headers['idempotency-replayed']).toBe('true');
-      expect(stage.scenes).toHaveLength(1);
+      expect((await app.send(route, 'runs')).headers['idempotency-replayed']).toBe('true');
+      expect(app.scenes).toHaveLength(1);
     });
 
     it('finds nothing to release', async () => {
@@ -213,14 +212,14 @@ describe('IdempotencyService', () => {
   describe('settle', () => {
     it('records exactly that answer for an attempt whose outcome was unknown', async () => {
       const unresolved = await leaveUnresolved('paid');
-      expect((await stage.send('lease', 'paid')).json()).toMatchObject({
+      expect((await app.send('lease', 'paid')).json()).toMatchObject({
         code: 'IDEMPOTENCY_OUTCOME_UNRESOLVED',
       });
       const headers = { Location: '/payments/7', 'X-Receipt': 'r-7' };
       expect(await service.settle(unresolved, { status: 202, body: { id: 7, note: 'äöü' }, headers })).toBe(
         'done',
       );
-      const replay = await stage.send('lease', 'paid');
+      const replay = await app.send('lease', 'paid');
       expect({ status: replay.status, text: replay.text }).toEqual({
         status: 202,
         text: '{"id":7,"note":"äöü"}',
@@ -231,7 +230,7 @@ describe('IdempotencyService', () => {
         'content-type': 'application/json; charset=utf-8',
         'idempotency-replayed': 'true',
       });
-      expect(stage.scenes).toHaveLength(1);
+      expect(app.scenes).toHaveLength(1);
       expect(await service.find(unresolved)).toMatchObject({ state: 'completed', responseStatus: 202 });
     });
 
@@ -241,12 +240,12 @@ describe('IdempotencyService', () => {
         body: bytes,
         headers: { 'Content-Type': 'image/x' },
       });
-      const replay = await stage.send('lease', 'bytes');
+      const replay = await app.send('lease', 'bytes');
       expect(replay.status).toBe(200);
       expect(replay.body).toEqual(bytes);
       expect(replay.headers['content-type']).toBe('image/x');
       await service.settle(await leaveUnresolved('nothing'), { status: 204 });
-      const empty = await stage.send('lease', 'nothing');
+      const empty = await app.send('lease', 'nothing');
       expect({ status: empty.status, text: empty.text }).toEqual({ status: 204, text: '' });
       expect(empty.headers['content-type']).toBeUndefined();
     });
@@ -259,12 +258,12 @@ describe('IdempotencyService', () => {
     });
 
     it('changes no outcome that is known, and none that is still open', async () => {
-      const original = await stage.send('plain', 'known');
+      const original = await app.send('plain', 'known');
       expect(await service.settle(identity('plain', 'known'), { body: 'other' })).toBe('not-applicable');
-      expect((await stage.send('plain', 'known')).text).toBe(original.text);
+      expect((await app.send('plain', 'known')).text).toBe(original.text);
       expect(await service.settle(identity('plain', 'absent'), { body: 'other' })).toBe('absent');
-      const handler = stage.hold();
-      const running = stage.send('lease', 'open');
+      const handler = app.hold();
+      const running = app.send('lease', 'open');
       await handler.entered;
       expect(await service.settle(identity('lease', 'open'), { body: 'other' })).not.toBe('done');
       handler.end();
@@ -296,9 +295,9 @@ describe('IdempotencyService', () => {
 
   it('works outside the transaction of the handler that calls it', async () => {
     const unresolved = await leaveUnresolved('by-another');
-    await stage.send('plain', 'unwanted');
+    await app.send('plain', 'unwanted');
     const seen = deferred<unknown>();
-    stage.acts(async ({ orders }) => {
+    app.acts(async ({ orders }) => {
       await orders.save({ item: 'rolled back', price: 1 });
       seen.resolve({
         own: await service.find(identity('plain', 'operator')),
@@ -310,7 +309,7 @@ describe('IdempotencyService', () => {
       });
       throw new Error('everything the handler wrote is undone');
     });
-    expect((await stage.send('plain', 'operator')).status).toBe(500);
+    expect((await app.send('plain', 'operator')).status).toBe(500);
     expect(await seen.promise).toEqual({
       own: undefined,
       ownReleased: 'running',
