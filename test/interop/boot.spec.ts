@@ -1,18 +1,34 @@
-import { describe, expect, it } from '@jest/globals';
-import { EITHER, refusedBoot } from './scene.js';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { EITHER, Scene } from './scene.js';
 
 describe.each(EITHER)('boot on Nest $nest ($adapter)', (platform) => {
-  it('fails with the remedy where forRoot was forgotten; a direct call stays quiet', async () => {
-    const output = await refusedBoot('boot', platform, { env: { CASE: 'forgotten' } });
-    expect(output).toMatch(/^called directly\n/);
-    expect(output).toMatch(/refused to boot: .*BootController.*IdempotencyModule\.forRoot/s);
+  const scene = new Scene('boot', platform);
+  beforeAll(() => scene.open());
+  afterAll(() => scene.close());
+
+  /** What became of an application that was to boot. */
+  const outcome = (name: string): string | undefined =>
+    scene
+      .output()
+      .split('\n')
+      .find((line) => line.startsWith(`${name}: `));
+
+  it('a unit test’s direct call stays quiet without the module', () => {
+    expect(scene.output()).toMatch(/^called directly\n/);
+  });
+
+  it('fails with the remedy where forRoot was forgotten', () => {
+    expect(outcome('forgotten')).toMatch(/: refused to boot: .*BootController.*IdempotencyModule\.forRoot/);
   });
 
   it.each(['request-scoped', 'durable', 'two hops away'])(
     'fails with the remedy where what forRootAsync injects is %s',
-    async (name) => {
-      const output = await refusedBoot('boot', platform, { env: { CASE: name } });
-      expect(output).toMatch(/refused to boot: .*forRootAsync.*(request|durable)/is);
+    (name) => {
+      expect(outcome(name)).toMatch(/: refused to boot: .*forRootAsync.*(request|durable)/i);
     },
   );
+
+  it('with the module it boots', () => {
+    expect(outcome('complete')).toBe('complete: booted');
+  });
 });

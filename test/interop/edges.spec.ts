@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { postJson } from '../helpers/http.js';
-import { EITHER, EVERYWHERE, expectProtected, expectReplay, NEST11, Scene } from './scene.js';
+import { eventually } from '../helpers/conditions.js';
+import { EITHER, expectProtected, expectReplay, NEST11, Scene } from './scene.js';
 
-describe.each(EVERYWHERE)('@nestjs/throttler on Nest $nest ($adapter)', (platform) => {
+describe.each(EITHER)('@nestjs/throttler on Nest $nest ($adapter)', (platform) => {
   const scene = new Scene('throttler', platform);
   beforeAll(() => scene.open());
   afterAll(() => scene.close());
@@ -40,7 +40,7 @@ describe.each(EVERYWHERE)('@nestjs/throttler on Nest $nest ($adapter)', (platfor
   });
 });
 
-describe.each(EVERYWHERE)('@nestjs/cache-manager on Nest $nest ($adapter)', (platform) => {
+describe.each(EITHER)('@nestjs/cache-manager on Nest $nest ($adapter)', (platform) => {
   const scene = new Scene('cache', platform);
   beforeAll(() => scene.open());
   afterAll(() => scene.close());
@@ -61,8 +61,10 @@ describe.each(EVERYWHERE)('@nestjs/cache-manager on Nest $nest ($adapter)', (pla
       500,
       expect.stringContaining('IDEMPOTENCY_HANDLER_NOT_SEEN'),
     ]);
-    expect(scene.complaints().join('\n')).toMatch(/CachedMutationController\.create/);
-    expect(scene.output()).toMatch(/cache/i);
+    const warning = await eventually(
+      () => scene.complaints().find((line) => line.includes('CachedMutationController.create')) ?? false,
+    );
+    expect(warning).toMatch(/cache/i);
     expect(await scene.rows('not run')).toBe(0);
   });
 });
@@ -100,13 +102,20 @@ describe.each(EITHER)('passport with JWT on Nest $nest ($adapter)', (platform) =
   });
 });
 
+/** Resolves with the log of a request that is over. */
+async function logOf(scene: Scene, key: string): Promise<string> {
+  const url = `/effects?request=${randomUUID()}`;
+  await scene.post(url, 'logged', { 'Idempotency-Key': key });
+  return eventually(() => {
+    const lines = scene.output().split('\n');
+    return lines.find((line) => line.includes(url) && line.includes('request completed')) ?? false;
+  });
+}
+
 describe.each(NEST11)('nestjs-pino on Nest $nest ($adapter)', (platform) => {
   const scene = new Scene('pino', platform);
   beforeAll(() => scene.open());
   afterAll(() => scene.close());
-  const careless = new Scene('pino', platform, { env: { REDACT: 'no' } });
-  beforeAll(() => careless.open());
-  afterAll(() => careless.close());
 
   it('one effect and one replay', async () => {
     await expectProtected(scene);
@@ -114,15 +123,20 @@ describe.each(NEST11)('nestjs-pino on Nest $nest ($adapter)', (platform) => {
   });
 
   it('with redact the key is not in the log', async () => {
-    await scene.post('/effects', 'logged', { 'Idempotency-Key': 'a key to be kept' });
+    const line = JSON.parse(await logOf(scene, 'a key to be kept'));
+    expect(line.req.headers['idempotency-key']).toBe('[Redacted]');
+    expect(line.res.headers['idempotency-key']).toBe('[Redacted]');
     expect(scene.output()).toContain('the handler runs');
-    expect(scene.output()).toContain('"idempotency-key":"[Redacted]"');
     expect(scene.output()).not.toContain('a key to be kept');
   });
+});
 
-  it('the hazard: without it, it is', async () => {
-    const url = `${careless.url}/effects`;
-    await postJson(url, { name: 'logged' }, { 'Idempotency-Key': 'a key to be kept' });
-    expect(careless.output()).toContain('a key to be kept');
+describe.each(NEST11.slice(0, 1))('nestjs-pino without redact on Nest $nest ($adapter)', (platform) => {
+  const scene = new Scene('pino', platform, { env: { REDACT: 'no' } });
+  beforeAll(() => scene.open());
+  afterAll(() => scene.close());
+
+  it('the hazard: the key is in the log', async () => {
+    expect(await logOf(scene, 'a key to be kept')).toContain('a key to be kept');
   });
 });

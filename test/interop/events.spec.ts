@@ -56,4 +56,14 @@ describe.each(CASES)('$name on Nest $nest ($adapter)', ({ app, ...platform }) =>
     // The process lives.
     expect((await scene.post('/effects', 'still here')).status).toBe(201);
   });
+
+  if (app === 'cqrs') {
+    it('the limit: a kill between COMMIT and publish loses the event, and keeps an outbox row', async () => {
+      // The answer may be on its way or not.
+      await scene.post('/killed', 'killed').catch(() => undefined);
+      await eventually(() => scene.ended);
+      expect([await scene.rows('killed'), await scene.rows('killed in the outbox')]).toEqual([1, 1]);
+      expect(await scene.rows('killed heard')).toBe(0);
+    });
+  }
 });

@@ -22,7 +22,7 @@ describe.each(EVERYWHERE)('a class decorator that adds handlers, on Nest $nest (
   });
 });
 
-describe.each(EVERYWHERE)('@dataui/crud on Nest $nest ($adapter)', (platform) => {
+describe.each(EITHER)('@dataui/crud on Nest $nest ($adapter)', (platform) => {
   const scene = new Scene('crud', platform);
   beforeAll(() => scene.open());
   afterAll(() => scene.close());

@@ -91,6 +91,11 @@ export class Scene {
     return rows.length;
   }
 
+  /** Whether the process has ended. */
+  get ended(): boolean {
+    return this.#process?.hasEnded() ?? false;
+  }
+
   /** Everything that the process has printed. */
   output(): string {
     return this.#process?.output() ?? '';
@@ -101,24 +106,6 @@ export class Scene {
     return this.output()
       .split('\n')
       .filter((line) => /\b(WARN|ERROR|FATAL|Warning:)|"level":[4-6]0\b/.test(line));
-  }
-}
-
-/** Starts an application that is expected to refuse; resolves with what it printed. */
-export async function refusedBoot(
-  app: string,
-  platform: Platform,
-  options: SceneOptions = {},
-): Promise<string> {
-  const database = await createDatabase();
-  try {
-    const child = await startProcess(app, platform, database.url, options);
-    const url = await child.listening.catch(() => undefined);
-    if (url === undefined) return child.output();
-    await child.stop();
-    throw new Error(`The application booted:\n${child.output()}`);
-  } finally {
-    await database.drop();
   }
 }
 
@@ -170,6 +157,7 @@ async function createDatabase(): Promise<TestDatabase> {
 interface AppProcess {
   /** Rejects when the process ends instead. */
   readonly listening: Promise<string>;
+  hasEnded(): boolean;
   output(): string;
   stop(): Promise<void>;
 }
@@ -226,6 +214,7 @@ async function startProcess(
       child.kill('SIGKILL');
       throw error;
     }),
+    hasEnded: () => ended,
     output: () => output,
     stop: async () => {
       child.kill('SIGTERM');

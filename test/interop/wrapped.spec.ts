@@ -1,12 +1,13 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { EVERYWHERE, expectProtected, Scene } from './scene.js';
+import { eventually } from '../helpers/conditions.js';
+import { EITHER, EVERYWHERE, expectProtected, Scene } from './scene.js';
 
 const PATHS = ['/methods/above', '/methods/below', '/class-above', '/class-below', '/instance', '/bound'];
 
-const CASES = EVERYWHERE.flatMap((platform) => [
-  { ...platform, router: 'plain', env: { WRAP_ROUTER: 'no' } },
-  { ...platform, router: 'instrumented', env: { WRAP_ROUTER: 'yes' } },
-]);
+const CASES = [
+  ...EVERYWHERE.map((platform) => ({ ...platform, router: 'plain', env: { WRAP_ROUTER: 'no' } })),
+  ...EITHER.map((platform) => ({ ...platform, router: 'instrumented', env: { WRAP_ROUTER: 'yes' } })),
+];
 
 describe.each(CASES)(
   'wrappers that copy name and metadata, on Nest $nest ($adapter), whose router is $router',
@@ -24,7 +25,7 @@ describe.each(CASES)(
       const calls = (): number => scene.output().match(/^traced /gm)?.length ?? 0;
       const before = calls();
       await scene.post('/methods/above', 'traced');
-      expect(calls() - before).toBe(router === 'instrumented' ? 2 : 1);
+      await eventually(() => calls() - before >= (router === 'instrumented' ? 2 : 1));
     });
   },
 );

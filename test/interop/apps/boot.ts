@@ -1,6 +1,6 @@
 import { Body, Controller, Injectable, Module, Post, Scope } from '@nestjs/common';
 import { IdempotencyModule, Idempotent, sharedClient } from 'nestjs-pg-idempotency';
-import { Effects, run, type AppOptions, type Effect, type NamedBody } from './base.js';
+import { createApp, Effects, run, type AppOptions, type Effect, type NamedBody } from './base.js';
 
 @Controller('effects')
 class BootController {
@@ -47,6 +47,7 @@ const CASES: Record<string, AppOptions['idempotencyModule']> = {
   'request-scoped': optionsInject(RequestLogger),
   durable: optionsInject(DurableLogger),
   'two hops away': optionsInject(SettingsTwoHopsAway),
+  complete: undefined,
 };
 
 /** A unit test's way: no container, no request. */
@@ -56,6 +57,22 @@ async function callDirectly(): Promise<void> {
   console.log(name);
 }
 
-void callDirectly().then(() =>
-  run({ controllers: [BootController], idempotencyModule: CASES[process.env['CASE'] ?? 'forgotten'] }),
-);
+async function boot(name: string, idempotencyModule: AppOptions['idempotencyModule']): Promise<void> {
+  try {
+    const app = await createApp({ controllers: [BootController], idempotencyModule });
+    await app.init();
+    console.log(`${name}: booted`);
+    await app.close();
+  } catch (error) {
+    console.log(`${name}: refused to boot: ${(error as Error).message.replaceAll('\n', ' ')}`);
+  }
+}
+
+async function bootAll(): Promise<void> {
+  await callDirectly();
+  for (const [name, module] of Object.entries(CASES)) await boot(name, module);
+  // For the tests, which wait for a server.
+  run({});
+}
+
+void bootAll();

@@ -66,6 +66,17 @@ class CqrsController {
     throw new HttpException('Payment required', 402);
   }
 
+  /** The limit: a process that is killed between COMMIT and publish. What is in the outbox stays. */
+  @Post('killed')
+  @Idempotent()
+  async killed(@Body() { name }: NamedBody): Promise<Effect> {
+    const effect = await this.effects.write(name);
+    await this.effects.write(`${name} in the outbox`);
+    afterCommit(() => process.kill(process.pid, 'SIGKILL'));
+    afterCommit(() => this.events.publish(new EffectCreated(name)));
+    return effect;
+  }
+
   /** The hazard: nobody awaits what the event's handlers do, and the handler ends before them. */
   @Post('directly')
   @Idempotent()
