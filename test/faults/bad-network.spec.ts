@@ -1,17 +1,17 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
-import type { Pool } from 'pg';
 import { DataSource } from 'typeorm';
 import { ADAPTERS, type TestApp } from '../helpers/application.js';
 import { sendUntil, settle, type Load } from '../helpers/bad-network-load.js';
 import { NETWORK_FAULTS, spoil } from '../helpers/bad-network.js';
 import { eventually } from '../helpers/conditions.js';
+import { poolOf } from '../helpers/connections.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
-import { createEffects, FAULT_ROUTES, startFaultApp, type FaultRoute } from '../helpers/fault-app.js';
 import { amount, chooseSeed, printFigures, seededRandom } from '../helpers/fault-run.js';
 import { HistoryRecorder, rowsOf } from '../helpers/history-recorder.js';
 import { checkHistory, type Answer, type History, type Violation } from '../helpers/history.js';
 import { startProvider, type PaymentProvider } from '../helpers/provider.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
+import { createEffects, FAULT_ROUTES, startFaultApp, type FaultRoute } from './application.js';
 
 /** How often each fault strikes at least. */
 const ROUNDS = amount({ short: 1, full: 25 });
@@ -107,9 +107,8 @@ describe.each(ADAPTERS)('a bad network between two instances and their database 
  * TypeORM listens for errors of a connection only some time after the pool gave it out, and one that is ended in between
  * ends the process. The library's own connections are to be safe from that without help.
  */
-function outliveErrors({ driver }: DataSource): void {
-  const { master } = driver as unknown as { master: Pool };
-  master.on('connect', (client) => client.on('error', () => undefined));
+function outliveErrors(dataSource: DataSource): void {
+  poolOf(dataSource).on('connect', (client) => client.on('error', () => undefined));
 }
 
 interface Outcome {

@@ -5,7 +5,6 @@ import { ADAPTERS, type TestApp } from '../helpers/application.js';
 import { isCommitAnswer } from '../helpers/commit-faults.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import type { TestDatabase } from '../helpers/database.js';
-import { createEffects, FAULT_ROUTES, startFaultApp, type FaultAnswer } from '../helpers/fault-app.js';
 import { amount, chooseSeed, printFigures, seededRandom } from '../helpers/fault-run.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
 import { startProvider, type PaymentProvider } from '../helpers/provider.js';
@@ -13,6 +12,7 @@ import { expectProblem } from '../helpers/leases.js';
 import { retryUntilAnswered } from '../helpers/retrying-client.js';
 import { startReplicatedPostgres, type ReplicatedPostgres, type Replication } from '../helpers/standby.js';
 import { startTcpProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
+import { createEffects, FAULT_ROUTES, startFaultApp, type FaultAnswer } from './application.js';
 
 const CLIENTS = 6;
 /** Every other client sends to the routes without protection: whatever strikes most clients strikes both kinds. */

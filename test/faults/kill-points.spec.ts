@@ -1,16 +1,16 @@
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { statementsFor } from '../../lib/postgres/statements.js';
 import { ADAPTERS } from '../helpers/application.js';
+import type { Place, TracedProcess } from '../helpers/application-process.js';
 import { eventually } from '../helpers/conditions.js';
-import { FAULT_ROUTES, type FaultRoute } from '../helpers/fault-app.js';
 import { amount, chooseSeed, printFigures, seededRandom } from '../helpers/fault-run.js';
-import { startFaultScene, type FaultScene } from '../helpers/fault-scene.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
 import { untilLapsed } from '../helpers/leases.js';
 import { concurrently, KillTally } from '../helpers/kill-run.js';
 import { retryUntilAnswered } from '../helpers/retrying-client.js';
 import { TUNING } from '../helpers/tuning.js';
-import { startVictim, type Place, type Victim } from '../helpers/victim.js';
+import { startFaultScene, type FaultScene } from './scene.js';
+import { FAULT_ROUTES, type FaultRoute } from './application.js';
 
 /*
  * A process is killed before, within and after each of its writes while it serves one request: each statement that it sends
@@ -73,11 +73,11 @@ describe.each(ADAPTERS)('killed at every point (%s)', (adapter) => {
 
   const nextKey = (what: string): string => `${what}-${++keys}`;
 
-  const victims: Victim[] = [];
+  const victims: TracedProcess[] = [];
   /** Those that have been started for something that they did not die of. */
-  const spare: Victim[] = [];
-  const start = async (): Promise<Victim> => {
-    const victim = spare.pop() ?? (await startVictim(scene.options));
+  const spare: TracedProcess[] = [];
+  const start = async (): Promise<TracedProcess> => {
+    const victim = spare.pop() ?? (await scene.startDoomed());
     victims.push(victim);
     return victim;
   };
@@ -194,7 +194,7 @@ describe.each(ADAPTERS)('killed at every point (%s)', (adapter) => {
     return { answers: answered.map(({ answer }) => answer), hit };
   }
 
-  async function trace(victim: Victim, path: string, key: string): Promise<readonly Place[]> {
+  async function trace(victim: TracedProcess, path: string, key: string): Promise<readonly Place[]> {
     const serve = async (): Promise<void> => {
       const { status, text } = await postJson(`${victim.url}/${path}`, {}, { 'Idempotency-Key': key });
       expect({ path, status, text }).toMatchObject({ status: 201 });

@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { ADAPTERS } from '../helpers/application.js';
-import { FAULT_ROUTES, type FaultRoute } from '../helpers/fault-app.js';
+import type { TracedProcess } from '../helpers/application-process.js';
 import { amount, chooseSeed, printFigures, seededRandom, type Random } from '../helpers/fault-run.js';
-import { startFaultScene, type FaultScene } from '../helpers/fault-scene.js';
 import type { HttpResponse } from '../helpers/http.js';
 import { KillTally } from '../helpers/kill-run.js';
 import { retryUntilAnswered } from '../helpers/retrying-client.js';
-import { startVictim, type Victim } from '../helpers/victim.js';
+import { startFaultScene, type FaultScene } from './scene.js';
+import { FAULT_ROUTES, type FaultRoute } from './application.js';
 
 /*
  * A process is killed under load, in one half of the rounds after a number of bytes that it wrote to whomever, in the other
@@ -31,9 +31,9 @@ describe.each(ADAPTERS)('killed under load (%s)', (adapter) => {
   const seed = chooseSeed();
   let scene: FaultScene;
   let keys = 0;
-  const victims: Victim[] = [];
+  const victims: TracedProcess[] = [];
   /** Started for something that it did not die of. */
-  const spare: Victim[] = [];
+  const spare: TracedProcess[] = [];
   /** What a load takes that nobody disturbs. */
   const whole = { bytes: 0, milliseconds: 0 };
 
@@ -138,8 +138,8 @@ describe.each(ADAPTERS)('killed under load (%s)', (adapter) => {
     }));
   }
 
-  async function start(): Promise<Victim> {
-    const victim = spare.pop() ?? (await startVictim(scene.options));
+  async function start(): Promise<TracedProcess> {
+    const victim = spare.pop() ?? (await scene.startDoomed());
     victims.push(victim);
     return victim;
   }

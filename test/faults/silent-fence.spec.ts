@@ -4,6 +4,7 @@ import { CurrentExecution, Idempotent, type IdempotencyExecution } from 'nestjs-
 import { DataSource } from 'typeorm';
 import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
+import { poolOf } from '../helpers/connections.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson } from '../helpers/http.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
@@ -29,11 +30,6 @@ class FencedController {
     });
     return {};
   }
-}
-
-interface Pool {
-  readonly totalCount: number;
-  readonly idleCount: number;
 }
 
 describe.each(ADAPTERS)('a network that falls silent inside a fenced transaction (%s)', (adapter) => {
@@ -67,9 +63,9 @@ describe.each(ADAPTERS)('a network that falls silent inside a fenced transaction
     proxy.pause();
     const { status } = await answer;
     expect(status).toBe(503);
-    const { master } = app.app.get(DataSource).driver as unknown as { master: Pool };
+    const pool = poolOf(app.app.get(DataSource));
     // A connection that was being made gives up by itself.
-    await eventually(() => expect(master.totalCount).toBe(master.idleCount), {
+    await eventually(() => expect(pool.totalCount).toBe(pool.idleCount), {
       timeoutMs: 2 * CONNECT_TIMEOUT,
     });
     await app.close();

@@ -1,6 +1,6 @@
 import { writeSync } from 'node:fs';
 import { Socket } from 'node:net';
-import type { Peer, Place, Trace, TracerCommand } from './victim.js';
+import type { Peer, Place, Trace, TracerCommand } from './application-process.js';
 
 /*
  * Imported first by a process that is to die. It sees every write of every socket as it goes to the kernel, tells what

@@ -1,5 +1,5 @@
 import fc, { type Arbitrary, type AsyncCommand } from 'fast-check';
-import { SETTABLE_HEADERS } from '../helpers/property-app.js';
+import { SETTABLE_HEADERS } from './application.js';
 import {
   ChangedRequest,
   Duplicate,

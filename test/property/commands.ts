@@ -1,5 +1,5 @@
 import type { AsyncCommand } from 'fast-check';
-import type { Hold } from '../helpers/property-app.js';
+import type { Hold } from './application.js';
 import {
   isExpired,
   onExpire,

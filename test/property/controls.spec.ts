@@ -7,7 +7,7 @@ import fc, { type AsyncCommand } from 'fast-check';
 import { ADAPTERS } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { amount, chooseSeed, printFigures } from '../helpers/fault-run.js';
-import { createJournal, type PlantedFault } from '../helpers/property-app.js';
+import { createJournal, type PlantedFault } from './application.js';
 import { sequences } from './arbitraries.js';
 import { KINDS, Model } from './commands.js';
 import { startTwins } from './instances.js';

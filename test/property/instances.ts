@@ -1,6 +1,6 @@
 import type { TestApp } from '../helpers/application.js';
-import { startPropertyApp, type PropertyAppOptions } from '../helpers/property-app.js';
-import { startPropertyProcess, type PropertyProcess } from '../helpers/property-process.js';
+import { propertyProgram, startPropertyApp, type PropertyAppOptions } from './application.js';
+import { startApplicationProcess, type ApplicationProcess } from '../helpers/application-process.js';
 import type { Instances, Side } from './world.js';
 
 /**
@@ -8,13 +8,13 @@ import type { Instances, Side } from './world.js';
  * serves; `close` ends those that were still starting as well.
  */
 export function startProcesses(options: PropertyAppOptions): Instances {
-  const start = (): Promise<PropertyProcess> => {
-    const process = startPropertyProcess(options);
+  const start = (): Promise<ApplicationProcess> => {
+    const process = startApplicationProcess(propertyProgram(options));
     // Who needs it hears of its failure; a spare that nobody needs may fail unheard.
     process.catch(() => undefined);
     return process;
   };
-  const serving: [Promise<PropertyProcess>, Promise<PropertyProcess>] = [start(), start()];
+  const serving: [Promise<ApplicationProcess>, Promise<ApplicationProcess>] = [start(), start()];
   let spare = start();
   return {
     url: async (side) => (await serving[side]).url,

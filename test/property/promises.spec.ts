@@ -11,7 +11,7 @@ import fc from 'fast-check';
 import { ADAPTERS } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { amount, chooseSeed, printFigures } from '../helpers/fault-run.js';
-import { createJournal } from '../helpers/property-app.js';
+import { createJournal } from './application.js';
 import { sequences } from './arbitraries.js';
 import { KINDS, Model } from './commands.js';
 import { startProcesses } from './instances.js';

@@ -2,8 +2,8 @@ import { isDeepStrictEqual } from 'node:util';
 import { eventually } from '../helpers/conditions.js';
 import type { TestDatabase } from '../helpers/database.js';
 import { postJson, sendRequest, startRequest, type HttpResponse } from '../helpers/http.js';
-import { UNRECORDED_HEADERS, type Hold, type Operation } from '../helpers/property-app.js';
-import type { PropertyProcess } from '../helpers/property-process.js';
+import { UNRECORDED_HEADERS, type Hold, type Operation } from './application.js';
+import type { ApplicationProcess } from '../helpers/application-process.js';
 import { comparableHeaders } from '../helpers/replay.js';
 import type { Account, Answer, Course, Identity, Recorded, Request } from './model.js';
 
@@ -14,7 +14,7 @@ export type Side = 0 | 1;
 export interface Instances {
   url(side: Side): Promise<string>;
   /** Lets `work` have an instance that does not survive it; another takes its place. */
-  sacrifice(side: Side, work: (doomed: PropertyProcess) => Promise<void>): Promise<void>;
+  sacrifice(side: Side, work: (doomed: ApplicationProcess) => Promise<void>): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -87,7 +87,7 @@ export class World {
       const answered = response.then((answer) => {
         throw new Violation(`P1: no handler ran that could be killed, but there came ${describe(answer)}`);
       });
-      await Promise.race([doomed.held(), answered]);
+      await Promise.race([doomed.milestone('held'), answered]);
       await doomed.kill();
       const outcome = await response.then(describe, () => undefined);
       if (outcome !== undefined) throw new Violation(`P3: answered by a killed process: ${outcome}`);

@@ -24,9 +24,11 @@ import {
 } from 'nestjs-pg-idempotency';
 import { Pool } from 'pg';
 import { DataSource } from 'typeorm';
-import { ENDPOINTS, type Endpoint, type Script, type Settlement } from '../property/model.js';
-import { startApp, type Adapter, type TestApp } from './application.js';
-import type { TestDatabase } from './database.js';
+import { startApp, type Adapter, type TestApp } from '../helpers/application.js';
+import type { Program } from '../helpers/application-process.js';
+import { poolOf } from '../helpers/connections.js';
+import type { TestDatabase } from '../helpers/database.js';
+import { ENDPOINTS, type Endpoint, type Script, type Settlement } from './model.js';
 
 /** Something wrong with the application, for runs that must find it. */
 export type PlantedFault =
@@ -35,13 +37,14 @@ export type PlantedFault =
   | 'bodies do not count'
   | 'writes go past the transaction';
 
-/** Only what JSON can carry, so that the application can run in a process of its own. */
 export interface PropertyAppOptions {
   readonly adapter: Adapter;
   readonly databaseUrl: string;
   /** Its connections bear this name. */
   readonly name: string;
   readonly fault?: PlantedFault;
+  /** Hears `held` when a handler stays where its request wants it to. */
+  readonly onMilestone?: (milestone: 'held') => void;
 }
 
 /** Where a request wants its handler to stay for ever: the value of the header `X-Hold`. */
@@ -80,16 +83,13 @@ export async function createJournal(database: TestDatabase): Promise<void> {
 }
 
 /** An application whose handlers do what the body of their request tells them. */
-export async function startPropertyApp(
-  options: PropertyAppOptions,
-  onHeld: () => void = () => undefined,
-): Promise<TestApp> {
-  const { adapter, databaseUrl, name, fault } = options;
+export async function startPropertyApp(options: PropertyAppOptions): Promise<TestApp> {
+  const { adapter, databaseUrl, name, fault, onMilestone = () => undefined } = options;
   // Entries are to be seen whatever becomes of the handler's transaction, and without the library's help.
   const journal = new Pool({ connectionString: databaseUrl, max: 2, application_name: name });
   journal.on('error', () => undefined);
-  const stage: Stage = { journal, onHeld, fault };
-  const controllers = Object.keys(ENDPOINTS).map((endpoint) => scripted(endpoint as Endpoint, stage));
+  const surroundings: Surroundings = { journal, onMilestone, fault };
+  const controllers = Object.keys(ENDPOINTS).map((endpoint) => scripted(endpoint as Endpoint, surroundings));
   const app = await startApp({
     adapter,
     databaseUrl,
@@ -110,9 +110,14 @@ export async function startPropertyApp(
   return { ...app, close };
 }
 
-interface Stage {
+/** The same in a process of its own. */
+export function propertyProgram(options: PropertyAppOptions): Program {
+  return { module: './test/property/application.ts', start: 'startPropertyApp', options };
+}
+
+interface Surroundings {
   readonly journal: Pool;
-  readonly onHeld: () => void;
+  readonly onMilestone: (milestone: 'held') => void;
   readonly fault: PlantedFault | undefined;
 }
 
@@ -128,11 +133,11 @@ interface Call {
   readonly dataSource: DataSource;
 }
 
-function scripted(endpoint: Endpoint, stage: Stage): Type {
+function scripted(endpoint: Endpoint, surroundings: Surroundings): Type {
   const protection =
-    stage.fault === 'handlers are unprotected'
+    surroundings.fault === 'handlers are unprotected'
       ? applyDecorators()
-      : Idempotent(routeOptions(endpoint, stage.fault));
+      : Idempotent(routeOptions(endpoint, surroundings.fault));
 
   @Controller(endpoint)
   class ScriptedController {
@@ -145,7 +150,7 @@ function scripted(endpoint: Endpoint, stage: Stage): Type {
       @Headers() headers: IncomingHttpHeaders,
       @Res({ passthrough: true }) reply: Reply,
     ): Promise<unknown> {
-      return perform(script, { headers, reply, dataSource: this.dataSource }, endpoint, stage);
+      return perform(script, { headers, reply, dataSource: this.dataSource }, endpoint, surroundings);
     }
   }
   return ScriptedController;
@@ -160,13 +165,13 @@ async function perform(
   script: Script,
   { headers, reply, dataSource }: Call,
   endpoint: Endpoint,
-  { journal, onHeld, fault }: Stage,
+  { journal, onMilestone, fault }: Surroundings,
 ): Promise<unknown> {
   const identity = [headers['x-client'], endpoint, headers['idempotency-key']];
   const execution = currentExecution();
   const passing = async (place: Hold): Promise<void> => {
     if (headers['x-hold'] !== place) return;
-    onHeld();
+    onMilestone('held');
     await new Promise<never>(() => undefined);
   };
   const write = (): Promise<unknown> => dataSource.query('INSERT INTO effects VALUES ($1, $2, $3)', identity);
@@ -234,7 +239,7 @@ class OperatorController {
   /** Connections of the pool that somebody has not given back. */
   @Get('busy-connections')
   busyConnections(): { busy: number } {
-    const pool = (this.dataSource.driver as unknown as { master: Pool }).master;
+    const pool = poolOf(this.dataSource);
     return { busy: pool.totalCount - pool.idleCount + pool.waitingCount };
   }
 }

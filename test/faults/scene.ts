@@ -1,17 +1,24 @@
-import type { Adapter, TestApp } from './application.js';
-import { createTestDatabase, type TestDatabase } from './database.js';
-import { createEffects, startFaultApp, type FaultAnswer, type FaultRoute } from './fault-app.js';
-import { postJson, type HttpResponse } from './http.js';
-import { startProvider, type PaymentProvider } from './provider.js';
-import { comparableHeaders } from './replay.js';
+import type { Adapter, TestApp } from '../helpers/application.js';
+import { startTracedProcess, type TracedProcess } from '../helpers/application-process.js';
+import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
+import { postJson, type HttpResponse } from '../helpers/http.js';
+import { startProvider, type PaymentProvider } from '../helpers/provider.js';
+import { comparableHeaders } from '../helpers/replay.js';
+import {
+  createEffects,
+  faultProgram,
+  startFaultApp,
+  type FaultAnswer,
+  type FaultRoute,
+} from './application.js';
 
 /** What a fault run takes place in: a database, a provider, and an application that nothing happens to. */
 export interface FaultScene {
   readonly database: TestDatabase;
   readonly provider: PaymentProvider;
   readonly survivor: TestApp;
-  /** What a process of the same application needs to be told. */
-  readonly options: { readonly adapter: Adapter; readonly databaseUrl: string; readonly providerUrl: string };
+  /** Starts the same application in a process that is to die. */
+  startDoomed(): Promise<TracedProcess>;
   /** How often something took effect for a key. */
   effects(route: FaultRoute, key: string): Promise<number>;
   /** What is wrong with what came of a key, and with the answers to it. */
@@ -30,7 +37,7 @@ export async function startFaultScene(adapter: Adapter): Promise<FaultScene> {
     database,
     provider,
     survivor,
-    options,
+    startDoomed: () => startTracedProcess(faultProgram(options), options),
     effects: (route: FaultRoute, key: string) => countEffects(scene, route, key),
     violations: (route: FaultRoute, key: string, answers: readonly HttpResponse[]) =>
       findViolations(scene, route, key, answers),

@@ -7,8 +7,9 @@ import {
   type IdempotencyModuleOptions,
 } from 'nestjs-pg-idempotency';
 import { DataSource, type EntityManager } from 'typeorm';
-import { startApp, type TestApp, type TestAppOptions } from './application.js';
-import type { TestDatabase } from './database.js';
+import { startApp, type TestApp, type TestAppOptions } from '../helpers/application.js';
+import type { Program } from '../helpers/application-process.js';
+import type { TestDatabase } from '../helpers/database.js';
 
 /** Milliseconds; the shortest lease there is. */
 const LEASE = 1_000;
@@ -57,6 +58,11 @@ export async function startFaultApp(options: FaultAppOptions): Promise<TestApp> 
     controllers: [FaultController],
     providers: [{ provide: Provider, useValue: new Provider(providerUrl) }],
   });
+}
+
+/** The same in a process of its own. */
+export function faultProgram(options: FaultAppOptions): Program {
+  return { module: './test/faults/application.ts', start: 'startFaultApp', options };
 }
 
 /** The outside service, as handlers reach it. */
