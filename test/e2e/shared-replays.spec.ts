@@ -3,9 +3,8 @@ import { ADAPTERS, Application } from '../helpers/application.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { holdNext } from '../helpers/replay-bench.js';
 import { createShop } from '../helpers/shop.js';
-import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
+import { holdNext, startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 import { countWire, type WireCounter } from '../helpers/wire-count.js';
 
 const REQUESTS = 24;

@@ -174,6 +174,22 @@ class ProxyState {
   }
 }
 
+/** Holds back what is sent next, and everything behind it on that connection, until it is let go. */
+export function holdNext(proxy: TcpProxy): { readonly held: Promise<void>; readonly letGo: () => void } {
+  const [held, go] = [deferred(), deferred()];
+  let first: ProxiedConnection | undefined;
+  const stop = proxy.onClientData(async (_chunk, connection): Promise<undefined> => {
+    first ??= connection;
+    held.resolve();
+    if (connection === first) await go.promise;
+  });
+  const letGo = (): void => {
+    stop();
+    go.resolve();
+  };
+  return { held: held.promise, letGo };
+}
+
 /** The first hook that does not simply forward decides. */
 async function judge(
   chunk: Buffer,

@@ -6,7 +6,7 @@ import { lockNumber } from '../../lib/core/identity.js';
 import type { Execution } from '../../lib/core/store.js';
 import type { HandlerExecution } from '../../lib/postgres/handler-execution.js';
 import { eventually } from '../helpers/conditions.js';
-import { LEASE, RESPONSE, StoreBench } from '../helpers/store-bench.js';
+import { LEASE, RESPONSE, TestStore } from '../helpers/store.js';
 
 const UNAVAILABLE = 'IDEMPOTENCY_STORE_UNAVAILABLE';
 const ON = '"idempotency_records"';
@@ -18,7 +18,7 @@ const PATIENCE = 1_000;
 const LOOKS = 'SELECT CASE WHEN is_called THEN last_value ELSE 0 END::int AS looks FROM looks';
 
 describe('a fenced transaction', () => {
-  let bench: StoreBench;
+  let store: TestStore;
   let rival: Client;
   let afterTheCommit: ((event: TransactionCommitEvent) => Promise<void>) | undefined;
 
@@ -30,27 +30,27 @@ describe('a fenced transaction', () => {
   }
 
   beforeAll(async () => {
-    bench = await StoreBench.start({ acquireTimeout: PATIENCE, subscribers: [Listener] });
-    rival = new Client({ connectionString: bench.database.url });
+    store = await TestStore.start({ acquireTimeout: PATIENCE, subscribers: [Listener] });
+    rival = new Client({ connectionString: store.database.url });
     await rival.connect();
   });
 
   afterEach(async () => {
     afterTheCommit = undefined;
     await rival.query('ROLLBACK');
-    await bench.store.drained();
-    await bench.idle();
-    await bench.reset();
+    await store.drained();
+    await store.idle();
+    await store.reset();
   });
 
   afterAll(async () => {
     await rival.end();
-    await bench.close();
+    await store.close();
   });
 
   /** An execution whose handler began. */
   const begun = async (): Promise<Execution> => {
-    const execution = await bench.execution(LEASE);
+    const execution = await store.execution(LEASE);
     execution.run(() => currentFrame())!.enterHandler();
     return execution;
   };
@@ -61,19 +61,19 @@ describe('a fenced transaction', () => {
   const lock = async (): Promise<unknown> => {
     await rival.query('BEGIN');
     return rival.query('SELECT pg_advisory_xact_lock($1::bigint)', [
-      lockNumber(ON, bench.claimOf(LEASE).identity),
+      lockNumber(ON, store.claimOf(LEASE).identity),
     ]);
   };
 
   const isWaiting = async (): Promise<boolean> => {
     const waiting = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`;
-    return (await bench.database.query(waiting)).length === 1;
+    return (await store.database.query(waiting)).length === 1;
   };
 
   describe('whose fence fails', () => {
     /** Lets the first looks at the row fail with that error. */
     const failing = async (sqlState: string, times: number, work: () => Promise<void>): Promise<void> => {
-      await bench.database.query(`
+      await store.database.query(`
         CREATE SEQUENCE looks;
         CREATE FUNCTION look() RETURNS boolean LANGUAGE plpgsql AS $$
         BEGIN
@@ -85,7 +85,7 @@ describe('a fenced transaction', () => {
       try {
         await work();
       } finally {
-        await bench.database.query(`
+        await store.database.query(`
           DROP VIEW idempotency_records;
           ALTER TABLE elsewhere RENAME TO idempotency_records;
           DROP FUNCTION look;
@@ -96,29 +96,29 @@ describe('a fenced transaction', () => {
     it('begins again for a row that changed meanwhile, at most twice', async () => {
       const execution = await begun();
       await failing('40001', 2, async () => {
-        await fenced(execution, () => bench.note('third'));
-        expect(await bench.database.query(LOOKS)).toEqual([{ looks: 3 }]);
+        await fenced(execution, () => store.note('third'));
+        expect(await store.database.query(LOOKS)).toEqual([{ looks: 3 }]);
       });
       await failing('40001', 3, async () => {
-        const begin = fenced(execution, () => bench.note('fourth'));
+        const begin = fenced(execution, () => store.note('fourth'));
         await expect(begin).rejects.toMatchObject({
           error: { code: 'IDEMPOTENCY_TRANSACTION_CONFLICT' },
           cause: { code: '40001' },
         });
-        expect(await bench.database.query(LOOKS)).toEqual([{ looks: 3 }]);
+        expect(await store.database.query(LOOKS)).toEqual([{ looks: 3 }]);
       });
-      expect(await bench.notes()).toEqual(['third']);
+      expect(await store.notes()).toEqual(['third']);
       await execution.release();
     });
 
     it('does not begin again for anything else', async () => {
       const execution = await begun();
       await failing('58030', 1, async () => {
-        const begin = fenced(execution, () => bench.note('a'));
+        const begin = fenced(execution, () => store.note('a'));
         await expect(begin).rejects.toMatchObject({ error: { code: UNAVAILABLE }, cause: { code: '58030' } });
-        expect(await bench.database.query(LOOKS)).toEqual([{ looks: 1 }]);
+        expect(await store.database.query(LOOKS)).toEqual([{ looks: 1 }]);
       });
-      expect(await bench.notes()).toEqual([]);
+      expect(await store.notes()).toEqual([]);
       await execution.release();
     });
   });
@@ -126,13 +126,13 @@ describe('a fenced transaction', () => {
   it('whose fence does not answer fails, and leaves nobody waiting for it', async () => {
     const execution = await begun();
     await lock();
-    await expect(fenced(execution, () => bench.note('a'))).rejects.toMatchObject({
+    await expect(fenced(execution, () => store.note('a'))).rejects.toMatchObject({
       error: { code: UNAVAILABLE },
       cause: { message: 'the connection was given back' },
     });
     await eventually(async () => !(await isWaiting()));
     await rival.query('COMMIT');
-    expect(await bench.notes()).toEqual([]);
+    expect(await store.notes()).toEqual([]);
     await execution.release();
   });
 
@@ -141,18 +141,18 @@ describe('a fenced transaction', () => {
     await fenced(execution, async () => {
       const began = performance.now();
       await eventually(() => performance.now() > began + PATIENCE);
-      await bench.note('a');
+      await store.note('a');
     });
-    expect(await bench.notes()).toEqual(['a']);
+    expect(await store.notes()).toEqual(['a']);
     await execution.release();
   });
 
   describe('whose connection was lost', () => {
     /** Ends the session and waits until that is known. */
     const lose = async (): Promise<void> => {
-      await bench.cut();
+      await store.cut();
       await eventually(() =>
-        expect(bench.dataSource.query('SELECT 1')).rejects.toThrow(/not queryable|terminated unexpectedly/),
+        expect(store.dataSource.query('SELECT 1')).rejects.toThrow(/not queryable|terminated unexpectedly/),
       );
     };
 
@@ -191,28 +191,28 @@ describe('a fenced transaction', () => {
 
   it('lets subscribers use its connection after the commit, although the handler has ended', async () => {
     await lock();
-    const execution = await bench.execution(LEASE, {
+    const execution = await store.execution(LEASE, {
       identity: { client: 'c', endpoint: 'e', key: 'other' },
     });
     let heard: unknown;
     afterTheCommit = async ({ queryRunner }) => {
       const taken = queryRunner.query('SELECT pg_advisory_xact_lock_shared($1::bigint)', [
-        lockNumber(ON, bench.claimOf(LEASE).identity),
+        lockNumber(ON, store.claimOf(LEASE).identity),
       ]);
       heard = await taken.then(
         () => 'done',
         (error: unknown) => error,
       );
     };
-    await fenced(execution, () => bench.note('a'));
+    await fenced(execution, () => store.note('a'));
     await eventually(isWaiting);
     await execution.complete(RESPONSE, 'returned');
     // Had its statement been cancelled, the server would know by the time it lets somebody else in.
-    const late = new Client({ connectionString: bench.database.url });
+    const late = new Client({ connectionString: store.database.url });
     await late.connect();
     await late.end();
     await rival.query('COMMIT');
-    await bench.store.drained();
+    await store.drained();
     expect(heard).toBe('done');
   });
 });

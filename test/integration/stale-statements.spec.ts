@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import type { ClaimMode } from '../../lib/core/store.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
-import { codeOf, LEASE, RESPONSE, StoreBench, TRANSACTION } from '../helpers/store-bench.js';
+import { codeOf, LEASE, RESPONSE, TestStore, TRANSACTION } from '../helpers/store.js';
 
 const UNAVAILABLE = 'IDEMPOTENCY_STORE_UNAVAILABLE';
 
@@ -11,25 +11,25 @@ describe.each([
   ['lease', LEASE, { pipeline: true }],
 ] as const)('statements that a session has lost, in %s mode, %j', (_name, mode: ClaimMode, tuning) => {
   let database: TestDatabase;
-  let bench: StoreBench;
+  let store: TestStore;
 
   beforeEach(async () => {
     database = await createTestDatabase();
     // One session, which every request meets; the pooler would prepare anew what it knows of.
     const options = { url: database.directUrl, poolSize: 1, tuning: { ...tuning, preparedStatements: true } };
-    bench = await StoreBench.on(database, options);
+    store = await TestStore.start({ database, ...options });
   });
 
   afterEach(async () => {
-    await bench.close();
+    await store.close();
     await database.drop();
   });
 
   const complete = async (key: string): Promise<void> => {
     const identity = { client: 'c', endpoint: 'e', key };
-    const execution = await bench.execution(mode, { identity });
+    const execution = await store.execution(mode, { identity });
     await execution.complete(RESPONSE, 'returned');
-    await bench.idle();
+    await store.idle();
   };
 
   it.each([
@@ -37,7 +37,7 @@ describe.each([
     ['a migration has changed what they return', 'ALTER TABLE idempotency_records ALTER attempt TYPE bigint'],
   ])('fail no more than one request where %s', async (_what, statement) => {
     await complete('before');
-    await bench.dataSource.query(statement);
+    await store.dataSource.query(statement);
     // It need not fail: sent one by one, what a claim in transaction mode sends is not prepared.
     const first = await codeOf(complete('first'));
     expect([undefined, UNAVAILABLE]).toContain(first);

@@ -9,30 +9,30 @@ import { PooledConnection } from '../../lib/postgres/pooled-connection.js';
 import { statementsFor } from '../../lib/postgres/statements.js';
 import type { HandlerExecution } from '../../lib/postgres/handler-execution.js';
 import { deferred, eventually } from '../helpers/conditions.js';
-import { attemptOf, codeOf, executionOf, LEASE, RESPONSE, StoreBench } from '../helpers/store-bench.js';
+import { attemptOf, codeOf, executionOf, LEASE, RESPONSE, TestStore } from '../helpers/store.js';
 
 const LOST = 'IDEMPOTENCY_LEASE_LOST';
 const serverError = (code: string): Error => Object.assign(new Error(code), { code, severity: 'ERROR' });
 
 describe('the store in lease mode', () => {
-  let bench: StoreBench;
+  let store: TestStore;
   let rival: Client;
 
   beforeAll(async () => {
-    bench = await StoreBench.start();
-    rival = new Client({ connectionString: bench.database.url });
+    store = await TestStore.start();
+    rival = new Client({ connectionString: store.database.url });
     await rival.connect();
   });
 
   afterEach(async () => {
     await rival.query('ROLLBACK');
-    await bench.idle();
-    await bench.reset();
+    await store.idle();
+    await store.reset();
   });
 
   afterAll(async () => {
     await rival.end();
-    await bench.close();
+    await store.close();
   });
 
   const ownOf = (execution: Execution): HandlerExecution =>
@@ -40,7 +40,7 @@ describe('the store in lease mode', () => {
 
   /** An execution whose handler began. */
   const begun = async (facts: Partial<Claim> = {}): Promise<Execution> => {
-    const execution = await bench.execution(LEASE, facts);
+    const execution = await store.execution(LEASE, facts);
     execution.run(() => currentFrame())!.enterHandler();
     return execution;
   };
@@ -48,39 +48,39 @@ describe('the store in lease mode', () => {
   /** The first attempt, whose handler began, has an unknown outcome; the next one has taken over. */
   const second = async (): Promise<Execution> => {
     await (await begun()).giveUp('unsettled');
-    return executionOf(await attemptOf(await bench.claim(LEASE)).takeOver());
+    return executionOf(await attemptOf(await store.claim(LEASE)).takeOver());
   };
 
   /** Makes the lease somebody else's. */
   const takeAway = (): Promise<unknown> =>
-    bench.database.query('UPDATE idempotency_records SET owner_token = gen_random_uuid(), attempt = 2');
+    store.database.query('UPDATE idempotency_records SET owner_token = gen_random_uuid(), attempt = 2');
 
   describe('an execution', () => {
     it('is committed before it runs, and has its answer recorded', async () => {
-      const execution = await bench.execution(LEASE);
+      const execution = await store.execution(LEASE);
       expect(execution).toMatchObject({ attempt: 1, handlerBegan: false });
-      expect(await bench.row()).toMatchObject({
+      expect(await store.row()).toMatchObject({
         ...{ status: 'processing', mode: 'lease', created_at: execution.createdAt, lapsed: false },
         owner_token: expect.any(String),
       });
-      expect(await bench.claim(LEASE)).toMatchObject({
+      expect(await store.claim(LEASE)).toMatchObject({
         kind: 'in-progress',
         remaining: expect.any(Number),
       });
-      await execution.run(() => bench.note('a'));
-      expect(await bench.notes()).toEqual(['a']);
+      await execution.run(() => store.note('a'));
+      expect(await store.notes()).toEqual(['a']);
       await execution.complete(RESPONSE, 'returned');
-      expect(await bench.row()).toMatchObject({
+      expect(await store.row()).toMatchObject({
         ...{ status: 'completed', response_status: 201, response_headers: RESPONSE.headers },
         ...{ response_body: RESPONSE.body, secondsKept: 60, locked_until: null },
       });
-      expect(await bench.claim(LEASE)).toMatchObject({ kind: 'recorded', record: { response: RESPONSE } });
+      expect(await store.claim(LEASE)).toMatchObject({ kind: 'recorded', record: { response: RESPONSE } });
     });
 
     it('is kept for thirty days, or longer where its answer would be', async () => {
       const kept = async (ttl: number): Promise<unknown> => {
-        const execution = await bench.execution(LEASE, { ttl });
-        const [row] = await bench.database.query(
+        const execution = await store.execution(LEASE, { ttl });
+        const [row] = await store.database.query(
           'SELECT extract(epoch FROM expires_at - created_at)::int / 86400 AS days FROM idempotency_records',
         );
         await execution.release();
@@ -92,7 +92,7 @@ describe('the store in lease mode', () => {
     it('records what was thrown, and does what is for afterwards only when it returned', async () => {
       const done: string[] = [];
       const end = async (how: 'returned' | 'threw', key: string): Promise<void> => {
-        const execution = await bench.execution(LEASE, { identity: { client: 'c', endpoint: 'e', key } });
+        const execution = await store.execution(LEASE, { identity: { client: 'c', endpoint: 'e', key } });
         execution.run(() => afterCommit(() => done.push(how)));
         await execution.complete(RESPONSE, how);
         expect(() => execution.run(() => afterCommit(() => done.push('late')))).toThrow(
@@ -100,9 +100,9 @@ describe('the store in lease mode', () => {
         );
       };
       await end('threw', 'k');
-      expect(await bench.row()).toMatchObject({ status: 'failed', response_status: 201 });
+      expect(await store.row()).toMatchObject({ status: 'failed', response_status: 201 });
       await end('returned', 'x');
-      await bench.store.drained();
+      await store.drained();
       expect(done).toEqual(['returned']);
     });
 
@@ -110,9 +110,9 @@ describe('the store in lease mode', () => {
       ['release', (execution) => execution.release()],
       ['giveUp', (execution) => execution.giveUp('unsettled')],
     ])('that never began frees its key by %s, and that once', async (_how, end) => {
-      const execution = await bench.execution(LEASE);
+      const execution = await store.execution(LEASE);
       await end(execution);
-      expect(await bench.row()).toBeUndefined();
+      expect(await store.row()).toBeUndefined();
       await takeAway();
       await end(execution);
       expect(() => execution.run(() => currentFrame())!.enterHandler()).toThrow();
@@ -121,12 +121,12 @@ describe('the store in lease mode', () => {
 
     it('that began frees its key where its handler says that nothing happened', async () => {
       await (await begun()).release();
-      expect(await bench.row()).toBeUndefined();
+      expect(await store.row()).toBeUndefined();
       await (await second()).giveUp('unsettled');
-      const third = executionOf(await attemptOf(await bench.claim(LEASE)).takeOver());
+      const third = executionOf(await attemptOf(await store.claim(LEASE)).takeOver());
       third.run(() => currentFrame())!.enterHandler();
       await third.release();
-      expect(await bench.row()).toBeUndefined();
+      expect(await store.row()).toBeUndefined();
     });
 
     it('that began leaves its outcome unknown, at once', async () => {
@@ -134,7 +134,7 @@ describe('the store in lease mode', () => {
       const { signal } = ownOf(execution);
       await execution.giveUp('unsettled');
       expect(signal.reason).toMatchObject({ message: 'the execution of this @Idempotent() handler is over' });
-      expect(await bench.row()).toMatchObject({
+      expect(await store.row()).toMatchObject({
         status: 'processing',
         lapsed: true,
         attempt: 1,
@@ -156,15 +156,15 @@ describe('the store in lease mode', () => {
 
     it('whose answer cannot be kept leaves a tombstone', async () => {
       await (await begun()).giveUp('unkeepable');
-      expect(await bench.row()).toMatchObject({ status: 'failed', response_status: null, secondsKept: 60 });
-      expect(await bench.claim(LEASE)).toMatchObject({ kind: 'recorded', record: { response: undefined } });
+      expect(await store.row()).toMatchObject({ status: 'failed', response_status: null, secondsKept: 60 });
+      expect(await store.claim(LEASE)).toMatchObject({ kind: 'recorded', record: { response: undefined } });
     });
 
     it('that follows another one and never began leaves that as it was', async () => {
       const execution = await second();
-      expect(await bench.row()).toMatchObject({ attempt: 2, lapsed: false });
+      expect(await store.row()).toMatchObject({ attempt: 2, lapsed: false });
       await execution.release();
-      expect(await bench.row()).toMatchObject({ status: 'processing', attempt: 1, lapsed: true });
+      expect(await store.row()).toMatchObject({ status: 'processing', attempt: 1, lapsed: true });
     });
 
     it('that was abandoned says nothing, and its signal is aborted', async () => {
@@ -175,38 +175,38 @@ describe('the store in lease mode', () => {
         error: { code: LOST, detail: expect.stringContaining('could not be reached') },
       });
       await execution.giveUp('unsettled');
-      expect(await bench.row()).toMatchObject({ lapsed: false, owner_token: expect.any(String) });
+      expect(await store.row()).toMatchObject({ lapsed: false, owner_token: expect.any(String) });
     });
 
     it('that was overtaken can neither record nor free nor end the lease of its successor', async () => {
       const execution = await begun();
       await takeAway();
-      const before = await bench.row();
+      const before = await store.row();
       expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe(LOST);
-      expect(await bench.row()).toEqual(before);
+      expect(await store.row()).toEqual(before);
       for (const end of ['release', 'unsettled', 'unkeepable'] as const) {
-        await bench.reset();
+        await store.reset();
         const another = await begun();
         await takeAway();
-        const taken = await bench.row();
+        const taken = await store.row();
         await (end === 'release' ? another.release() : another.giveUp(end));
-        expect(await bench.row()).toEqual(taken);
+        expect(await store.row()).toEqual(taken);
       }
     });
 
     it('that could not be recorded says that it took effect', async () => {
       const execution = await begun();
-      await bench.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
+      await store.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
       try {
         expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe('IDEMPOTENCY_OUTCOME_UNKNOWN');
       } finally {
-        await bench.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
+        await store.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
       }
     });
 
     it('extends its lease, and hears at once when it is taken away', async () => {
-      const execution = await bench.execution({ kind: 'lease', lease: 900 });
-      const until = async (): Promise<number> => ((await bench.row())!['locked_until'] as Date).getTime();
+      const execution = await store.execution({ kind: 'lease', lease: 900 });
+      const until = async (): Promise<number> => ((await store.row())!['locked_until'] as Date).getTime();
       const first = await until();
       await eventually(async () => (await until()) > first);
       const { signal } = ownOf(execution);
@@ -246,11 +246,11 @@ describe('the store in lease mode', () => {
   describe('a claim', () => {
     it('takes what has expired, and begins to count anew', async () => {
       await (await second()).complete(RESPONSE, 'returned');
-      await bench.age('expires_at');
-      const execution = await bench.execution(LEASE);
+      await store.age('expires_at');
+      const execution = await store.execution(LEASE);
       expect(execution.attempt).toBe(1);
       await execution.release();
-      expect(await bench.row()).toBeUndefined();
+      expect(await store.row()).toBeUndefined();
     });
 
     it('finds in progress what a lock keeps it from, and looks again when that was a rival', async () => {
@@ -260,10 +260,10 @@ describe('the store in lease mode', () => {
            (client, endpoint, key, fingerprint, status, mode, format_version, response_status, expires_at)
          VALUES ('c', 'e', 'k', '\\x0102', 'completed', 'lease', 1, 201, now() + interval '1 hour')`,
       );
-      expect(await bench.claim(LEASE)).toEqual({ kind: 'in-progress' });
-      const claiming = bench.claim(LEASE);
+      expect(await store.claim(LEASE)).toEqual({ kind: 'in-progress' });
+      const claiming = store.claim(LEASE);
       await eventually(async () => {
-        const waiting = await bench.database.query(
+        const waiting = await store.database.query(
           `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
         );
         if (waiting.length === 0) throw new Error('it does not wait');
@@ -274,8 +274,8 @@ describe('the store in lease mode', () => {
 
     it('finds an attempt whose outcome is unknown, which one may take over', async () => {
       await (await begun()).giveUp('unsettled');
-      const { created_at: createdAt } = (await bench.row())!;
-      const attempts = [attemptOf(await bench.claim(LEASE)), attemptOf(await bench.claim(LEASE))] as const;
+      const { created_at: createdAt } = (await store.row())!;
+      const attempts = [attemptOf(await store.claim(LEASE)), attemptOf(await store.claim(LEASE))] as const;
       expect(attempts[0]).toMatchObject({ attempt: 1, fingerprint: Buffer.of(1, 2), createdAt });
       const execution = executionOf(await attempts[0].takeOver());
       expect(execution).toMatchObject({ attempt: 2, createdAt });
@@ -284,14 +284,14 @@ describe('the store in lease mode', () => {
     });
 
     it('that is sent again recognises its own token', async () => {
-      const connection = await PooledConnection.acquire(bench.dataSource, 5_000);
+      const connection = await PooledConnection.acquire(store.dataSource, 5_000);
       const statements = statementsFor('idempotency_records', undefined, 140_000);
       const token = randomUUID();
-      const send = (): Promise<Finding> => sendClaim(connection, statements, bench.claimOf(LEASE), token);
+      const send = (): Promise<Finding> => sendClaim(connection, statements, store.claimOf(LEASE), token);
       const first = await send();
       expect(first).toMatchObject({ kind: 'claimed', attempt: 1 });
       expect(await send()).toEqual(first);
-      expect(await bench.claim(LEASE)).toMatchObject({ kind: 'in-progress' });
+      expect(await store.claim(LEASE)).toMatchObject({ kind: 'in-progress' });
       connection.release();
     });
 
@@ -306,8 +306,8 @@ describe('the store in lease mode', () => {
         }),
       );
       await inside.promise;
-      await bench.age('locked_until');
-      expect(await attemptOf(await bench.claim(LEASE)).takeOver()).toEqual({ kind: 'in-progress' });
+      await store.age('locked_until');
+      expect(await attemptOf(await store.claim(LEASE)).takeOver()).toEqual({ kind: 'in-progress' });
       go.resolve();
       await fenced;
       await execution.release();
@@ -322,14 +322,14 @@ describe('the store in lease mode', () => {
       const execution = await begun();
       const done: unknown[] = [];
       const result = await fenced(execution, async () => {
-        await bench.note('a');
-        afterCommit(async () => done.push(await bench.notes()));
+        await store.note('a');
+        afterCommit(async () => done.push(await store.notes()));
         await ownOf(execution).transaction((manager) => manager.query(`INSERT INTO notes VALUES ('b')`));
-        expect(await bench.notes()).toEqual([]);
+        expect(await store.notes()).toEqual([]);
         return 'result';
       });
-      await bench.store.drained();
-      expect([result, done, await bench.notes()]).toEqual(['result', [['a', 'b']], ['a', 'b']]);
+      await store.drained();
+      expect([result, done, await store.notes()]).toEqual(['result', [['a', 'b']], ['a', 'b']]);
       await execution.release();
     });
 
@@ -337,12 +337,12 @@ describe('the store in lease mode', () => {
       const execution = await begun();
       const other = await begun({ identity: { client: 'c', endpoint: 'e', key: 'other' } });
       const failing = fenced(execution, async () => {
-        await bench.note('a');
-        await ownOf(other).transaction(() => bench.note('b'));
+        await store.note('a');
+        await ownOf(other).transaction(() => store.note('b'));
         throw new Error('undo the outer one');
       });
       await expect(failing).rejects.toThrow('undo the outer one');
-      expect(await bench.notes()).toEqual(['b']);
+      expect(await store.notes()).toEqual(['b']);
       await execution.release();
       await other.release();
     });
@@ -350,11 +350,11 @@ describe('the store in lease mode', () => {
     it('takes in a nested one that asks for no more than it has', async () => {
       const execution = await begun();
       await fenced(execution, async () => {
-        await bench.dataSource.transaction('READ COMMITTED', () => bench.note('a'));
-        const stricter = bench.dataSource.transaction('SERIALIZABLE', () => bench.note('b'));
+        await store.dataSource.transaction('READ COMMITTED', () => store.note('a'));
+        const stricter = store.dataSource.transaction('SERIALIZABLE', () => store.note('b'));
         await expect(stricter).rejects.toThrow();
       });
-      expect(await bench.notes()).toEqual(['a']);
+      expect(await store.notes()).toEqual(['a']);
       await execution.release();
     });
 
@@ -362,12 +362,12 @@ describe('the store in lease mode', () => {
       const execution = await begun();
       const own = new Error('of the work');
       const failing = fenced(execution, async () => {
-        await bench.note('a');
+        await store.note('a');
         throw own;
       });
       await expect(failing).rejects.toBe(own);
-      await bench.idle();
-      expect(await bench.notes()).toEqual([]);
+      await store.idle();
+      expect(await store.notes()).toEqual([]);
       expect(execution.explain(own)).toBe(own);
       await execution.release();
     });
@@ -375,24 +375,24 @@ describe('the store in lease mode', () => {
     it('is refused to who was overtaken, and leaves no connection behind', async () => {
       const execution = await begun();
       await takeAway();
-      expect(await codeOf(fenced(execution, () => bench.note('a')))).toBe(LOST);
-      await bench.idle();
-      expect(await bench.notes()).toEqual([]);
+      expect(await codeOf(fenced(execution, () => store.note('a')))).toBe(LOST);
+      await store.idle();
+      expect(await store.notes()).toEqual([]);
       await execution.release();
     });
 
     it('whose connection is lost leaves an unknown outcome', async () => {
       const execution = await begun();
       const error: unknown = await fenced(execution, async () => {
-        await bench.note('a');
-        await bench.cut();
-        await bench.dataSource.query('SELECT 1');
+        await store.note('a');
+        await store.cut();
+        await store.dataSource.query('SELECT 1');
       }).catch((thrown: unknown) => thrown);
       expect(execution.explain(error)).toMatchObject({
         error: { code: 'IDEMPOTENCY_STORE_UNAVAILABLE' },
         cause: error,
       });
-      expect(await bench.notes()).toEqual([]);
+      expect(await store.notes()).toEqual([]);
       await execution.release();
     });
 
@@ -400,23 +400,23 @@ describe('the store in lease mode', () => {
       const execution = await begun();
       const inside = deferred();
       const forgotten = fenced(execution, async () => {
-        await bench.note('a');
+        await store.note('a');
         inside.resolve();
-        await bench.dataSource.query('SELECT pg_sleep(1000)');
+        await store.dataSource.query('SELECT pg_sleep(1000)');
       }).catch(() => 'cut');
       await inside.promise;
       await execution.complete(RESPONSE, 'returned');
       expect(await forgotten).toBe('cut');
-      expect(await bench.notes()).toEqual([]);
+      expect(await store.notes()).toEqual([]);
     });
 
     it('says that the store is unavailable when it cannot begin', async () => {
       const execution = await begun();
-      await bench.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
+      await store.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
       try {
-        expect(await codeOf(fenced(execution, () => bench.note('a')))).toBe('IDEMPOTENCY_STORE_UNAVAILABLE');
+        expect(await codeOf(fenced(execution, () => store.note('a')))).toBe('IDEMPOTENCY_STORE_UNAVAILABLE');
       } finally {
-        await bench.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
+        await store.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
       }
       await execution.release();
     });
@@ -424,27 +424,27 @@ describe('the store in lease mode', () => {
 });
 
 describe('the store in lease mode, where transactions are stricter', () => {
-  let bench: StoreBench;
-  let strict: StoreBench;
+  let store: TestStore;
+  let strict: TestStore;
 
   beforeAll(async () => {
-    bench = await StoreBench.start();
-    await bench.database.query(
+    store = await TestStore.start();
+    await store.database.query(
       `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = ''repeatable read''', current_database()); END $$`,
     );
-    strict = await StoreBench.on(bench.database, {});
+    strict = await TestStore.start({ database: store.database });
   });
 
   afterAll(async () => {
     await strict.close();
-    await bench.close();
+    await store.close();
   });
 
   it('a fenced transaction begins again when its row changed while it waited for the fence', async () => {
-    const rival = new Client({ connectionString: bench.database.url });
+    const rival = new Client({ connectionString: store.database.url });
     await rival.connect();
     const claim = strict.claimOf({ kind: 'lease', lease: 600 });
-    const execution = executionOf(await strict.store.claim(claim));
+    const execution = executionOf(await strict.claim(claim.mode, claim));
     execution.run(() => currentFrame())!.enterHandler();
     const own = execution.run(() => currentFrame())!.execution as HandlerExecution;
     await rival.query('BEGIN');
@@ -453,24 +453,24 @@ describe('the store in lease mode, where transactions are stricter', () => {
     ]);
     const fenced = execution.run(() => own.transaction(() => strict.note('after all')));
     const waiting = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`;
-    await eventually(async () => (await bench.database.query(waiting)).length === 1);
-    const until = async (): Promise<number> => ((await bench.row())!['locked_until'] as Date).getTime();
+    await eventually(async () => (await store.database.query(waiting)).length === 1);
+    const until = async (): Promise<number> => ((await store.row())!['locked_until'] as Date).getTime();
     const first = await until();
     await eventually(async () => (await until()) > first);
     await rival.query('COMMIT');
     await rival.end();
     await fenced;
-    expect(await bench.notes()).toEqual(['after all']);
+    expect(await store.notes()).toEqual(['after all']);
     await execution.release();
     await strict.idle();
-    await bench.reset();
+    await store.reset();
   });
 
   it('a fenced transaction keeps its row from nobody, and is refused to who was overtaken', async () => {
     const execution = await strict.execution({ kind: 'lease', lease: 600 });
     execution.run(() => currentFrame())!.enterHandler();
     const own = execution.run(() => currentFrame())!.execution as HandlerExecution;
-    const until = async (): Promise<number> => ((await bench.row())!['locked_until'] as Date).getTime();
+    const until = async (): Promise<number> => ((await store.row())!['locked_until'] as Date).getTime();
     await execution.run(() =>
       own.transaction(async (manager) => {
         expect(await manager.query('SHOW transaction_isolation')).toEqual([
@@ -481,8 +481,8 @@ describe('the store in lease mode, where transactions are stricter', () => {
         await strict.note('a');
       }),
     );
-    expect(await bench.notes()).toEqual(['a']);
-    await bench.database.query('UPDATE idempotency_records SET owner_token = gen_random_uuid()');
+    expect(await store.notes()).toEqual(['a']);
+    await store.database.query('UPDATE idempotency_records SET owner_token = gen_random_uuid()');
     expect(await codeOf(execution.run(() => own.transaction(() => strict.note('b'))))).toBe(LOST);
     await execution.release();
     await strict.idle();

@@ -4,7 +4,7 @@ import { lockNumber } from '../../lib/core/identity.js';
 import type { ClaimMode, Execution } from '../../lib/core/store.js';
 import { loseCommitAnswer } from '../helpers/commit-faults.js';
 import { eventually } from '../helpers/conditions.js';
-import { attemptOf, codeOf, executionOf, RESPONSE, StoreBench, TRANSACTION } from '../helpers/store-bench.js';
+import { attemptOf, codeOf, executionOf, RESPONSE, TestStore, TRANSACTION } from '../helpers/store.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 
 const UNAVAILABLE = 'IDEMPOTENCY_STORE_UNAVAILABLE';
@@ -23,57 +23,62 @@ const TUNINGS = {
 } as const;
 
 describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s', (name) => {
-  let bench: StoreBench;
+  let store: TestStore;
   let proxy: TcpProxy;
-  let proxied: StoreBench;
+  let proxied: TestStore;
   let rival: Client;
 
   beforeAll(async () => {
-    bench = await StoreBench.start({ tuning: TUNINGS[name] });
-    proxy = await startDatabaseProxy(bench.database.url);
-    const url = proxy.url(bench.database.url);
-    proxied = await StoreBench.on(bench.database, { url, tuning: TUNINGS[name], acquireTimeout: 1_000 });
-    rival = new Client({ connectionString: bench.database.url });
+    store = await TestStore.start({ tuning: TUNINGS[name] });
+    proxy = await startDatabaseProxy(store.database.url);
+    const url = proxy.url(store.database.url);
+    proxied = await TestStore.start({
+      database: store.database,
+      url,
+      tuning: TUNINGS[name],
+      acquireTimeout: 1_000,
+    });
+    rival = new Client({ connectionString: store.database.url });
     await rival.connect();
-    await bench.database.query(
+    await store.database.query(
       `CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
          AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(${GATE}); RETURN NULL; END'`,
     );
-    await bench.database.query(
+    await store.database.query(
       `CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON notes INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.text = 'waits')
          EXECUTE FUNCTION wait()`,
     );
-    await bench.database.query(
+    await store.database.query(
       `CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE SQLSTATE ''40001''; END'`,
     );
   });
 
   afterEach(async () => {
     await rival.query('ROLLBACK');
-    await bench.idle();
+    await store.idle();
     await proxied.idle();
-    await bench.reset();
+    await store.reset();
   });
 
   afterAll(async () => {
     await rival.end();
     await proxied.close();
     await proxy.close();
-    await bench.close();
+    await store.close();
   });
 
   const complete = (execution: Execution): Promise<void> => execution.complete(RESPONSE, 'returned');
-  const left = async (): Promise<unknown> => [await bench.notes(), (await bench.row())?.['status']];
+  const left = async (): Promise<unknown> => [await store.notes(), (await store.row())?.['status']];
 
   it.each<[string, ClaimMode]>([
     ['', { ...MODE }],
     [' without a savepoint', { ...MODE, storesErrors: false }],
     [' under another isolation', { ...MODE, isolation: 'SERIALIZABLE' }],
   ])('claims and completes%s', async (_how, mode) => {
-    const execution = await bench.execution(mode);
+    const execution = await store.execution(mode);
     const shown = await execution.run(async () => {
-      await bench.note('a');
-      return bench.dataSource.query<unknown[]>('SHOW transaction_isolation');
+      await store.note('a');
+      return store.dataSource.query<unknown[]>('SHOW transaction_isolation');
     });
     expect(shown).toEqual([
       {
@@ -83,68 +88,68 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     ]);
     await complete(execution);
     expect(await left()).toEqual([['a'], 'completed']);
-    expect(await bench.claim(mode)).toMatchObject({ kind: 'recorded', record: { response: RESPONSE } });
+    expect(await store.claim(mode)).toMatchObject({ kind: 'recorded', record: { response: RESPONSE } });
   });
 
   it.each(['a new identity', 'an expired record'])(
     'undoes what a handler wrote that threw, but not its claim of %s',
     async (what) => {
       if (what === 'an expired record') {
-        await complete(await bench.execution(TRANSACTION));
-        await bench.age('expires_at');
+        await complete(await store.execution(TRANSACTION));
+        await store.age('expires_at');
       }
-      const execution = await bench.execution(TRANSACTION);
-      await execution.run(() => bench.note('undone'));
+      const execution = await store.execution(TRANSACTION);
+      await execution.run(() => store.note('undone'));
       await execution.complete({ ...RESPONSE, status: 402 }, 'threw');
       expect(await left()).toEqual([[], 'failed']);
-      expect(await bench.row()).toMatchObject({ response_status: 402, attempt: 1, secondsKept: 60 });
+      expect(await store.row()).toMatchObject({ response_status: 402, attempt: 1, secondsKept: 60 });
     },
   );
 
   it('undoes what was written under an attempt that was taken over, but not the takeover', async () => {
-    await bench.execution({ kind: 'lease', lease: 10_000 });
-    await bench.age('locked_until');
-    const execution = executionOf(await attemptOf(await bench.claim(TRANSACTION)).takeOver());
-    await execution.run(() => bench.note('undone'));
+    await store.execution({ kind: 'lease', lease: 10_000 });
+    await store.age('locked_until');
+    const execution = executionOf(await attemptOf(await store.claim(TRANSACTION)).takeOver());
+    await execution.run(() => store.note('undone'));
     await execution.complete({ ...RESPONSE, status: 402 }, 'threw');
     expect(await left()).toEqual([[], 'failed']);
-    expect(await bench.row()).toMatchObject({ attempt: 2, mode: 'transaction' });
+    expect(await store.row()).toMatchObject({ attempt: 2, mode: 'transaction' });
   });
 
   it('tries a claim again that gave way, and gives up in the end', async () => {
-    await complete(await bench.execution(TRANSACTION));
-    await bench.age('expires_at');
-    await bench.database.query(
+    await complete(await store.execution(TRANSACTION));
+    await store.age('expires_at');
+    await store.database.query(
       'CREATE TRIGGER conflicts BEFORE UPDATE ON idempotency_records FOR EACH ROW EXECUTE FUNCTION conflict()',
     );
     try {
-      expect(await codeOf(bench.claim(TRANSACTION))).toBe(CONFLICT);
+      expect(await codeOf(store.claim(TRANSACTION))).toBe(CONFLICT);
     } finally {
-      await bench.database.query('DROP TRIGGER conflicts ON idempotency_records');
+      await store.database.query('DROP TRIGGER conflicts ON idempotency_records');
     }
-    await complete(await bench.execution(TRANSACTION));
+    await complete(await store.execution(TRANSACTION));
   });
 
   it('gives way where its record does', async () => {
-    await bench.database.query(
+    await store.database.query(
       'CREATE TRIGGER conflicts BEFORE INSERT ON idempotency_records FOR EACH ROW EXECUTE FUNCTION conflict()',
     );
     try {
-      const execution = await bench.execution(TRANSACTION);
-      await execution.run(() => bench.note('undone'));
+      const execution = await store.execution(TRANSACTION);
+      await execution.run(() => store.note('undone'));
       expect(await codeOf(complete(execution))).toBe(CONFLICT);
       expect(await left()).toEqual([[], undefined]);
     } finally {
-      await bench.database.query('DROP TRIGGER conflicts ON idempotency_records');
+      await store.database.query('DROP TRIGGER conflicts ON idempotency_records');
     }
   });
 
   it('does not claim where a transaction cannot begin', async () => {
-    await bench.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
+    await store.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
     try {
-      expect(await codeOf(bench.claim(TRANSACTION))).toBe(UNAVAILABLE);
+      expect(await codeOf(store.claim(TRANSACTION))).toBe(UNAVAILABLE);
     } finally {
-      await bench.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
+      await store.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
     }
   });
 
@@ -157,10 +162,10 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     ['that a swallowed error had aborted', ['SELECT 1/0'], 'IDEMPOTENCY_TRANSACTION_ABORTED'],
     ['that its handler rolled back itself', ['SELECT 1; ROLLBACK'], UNAVAILABLE],
   ])('leaves nothing of a transaction %s', async (_what, statements, code) => {
-    const execution = await bench.execution(TRANSACTION);
+    const execution = await store.execution(TRANSACTION);
     await execution.run(async () => {
-      await bench.note('written');
-      for (const statement of statements) await bench.dataSource.query(statement).catch(() => undefined);
+      await store.note('written');
+      for (const statement of statements) await store.dataSource.query(statement).catch(() => undefined);
     });
     expect(await codeOf(complete(execution))).toBe(code);
     expect(await left()).toEqual([[], undefined]);
@@ -170,19 +175,19 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     ['gone', 'DELETE FROM idempotency_records'],
     ['another', `UPDATE idempotency_records SET status = 'failed'`],
   ])('leaves the record as it was that it took over and that is %s, and says so', async (_what, change) => {
-    await complete(await bench.execution(TRANSACTION));
-    await bench.age('expires_at');
-    const before = await bench.row();
-    const execution = await bench.execution(TRANSACTION);
+    await complete(await store.execution(TRANSACTION));
+    await store.age('expires_at');
+    const before = await store.row();
+    const execution = await store.execution(TRANSACTION);
     await execution.run(async () => {
-      await bench.note('undone');
-      await bench.dataSource.query(change);
+      await store.note('undone');
+      await store.dataSource.query(change);
     });
     await expect(complete(execution)).rejects.toMatchObject({
       error: { code: UNAVAILABLE },
       cause: { message: expect.stringContaining('the record of this request is gone') },
     });
-    expect([await bench.notes(), await bench.row()]).toEqual([[], before]);
+    expect([await store.notes(), await store.row()]).toEqual([[], before]);
   });
 
   it.each([
@@ -216,7 +221,7 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     const [backend] = await execution.run(() =>
       proxied.dataSource.query<{ pid: number }[]>('SELECT pg_backend_pid() AS pid'),
     );
-    await bench.database.query('SELECT pg_terminate_backend($1, 10000)', [backend!.pid]);
+    await store.database.query('SELECT pg_terminate_backend($1, 10000)', [backend!.pid]);
     // It is seen to break a moment later; from then on nothing is sent any more.
     const own = new Error('of the handler');
     await eventually(() => execution.explain(own) !== own);
@@ -228,21 +233,21 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     const stop = proxy.onServerData((chunk) => (chunk.includes('locked_at') ? 'drop' : 'forward'));
     expect(await codeOf(proxied.claim(TRANSACTION))).toBe(UNAVAILABLE);
     stop();
-    await eventually(async () => complete(await bench.execution(TRANSACTION)));
+    await eventually(async () => complete(await store.execution(TRANSACTION)));
   });
 
   it('never cancels a COMMIT that waits', async () => {
     await rival.query('BEGIN');
     await rival.query(`SELECT pg_advisory_xact_lock(${GATE})`);
-    const execution = await bench.execution(TRANSACTION);
-    await execution.run(() => bench.note('waits'));
+    const execution = await store.execution(TRANSACTION);
+    await execution.run(() => store.note('waits'));
     const ending = codeOf(complete(execution));
     const waiting = `SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = ${GATE} AND NOT granted
           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`;
-    await eventually(async () => (await bench.database.query(waiting)).length === 1);
+    await eventually(async () => (await store.database.query(waiting)).length === 1);
     execution.abandon();
     expect(await ending).toBe(UNKNOWN);
-    expect(await bench.database.query(waiting)).toHaveLength(1);
+    expect(await store.database.query(waiting)).toHaveLength(1);
     await rival.query('ROLLBACK');
     await eventually(async () => expect(await left()).toEqual([['waits'], 'completed']));
   });
@@ -265,7 +270,7 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
 
     it('where it completed the request itself, or has found it completed', async () => {
       await complete(await proxied.execution(TRANSACTION));
-      await complete(await bench.execution(TRANSACTION, others));
+      await complete(await store.execution(TRANSACTION, others));
       const claim = async (facts = {}): Promise<void> =>
         expect(await proxied.claim(TRANSACTION, facts)).toMatchObject({
           kind: 'recorded',
@@ -281,7 +286,7 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
       ['was removed', 'DELETE FROM idempotency_records'],
     ])('and claims when the record %s', async (_what, change) => {
       await complete(await proxied.execution(TRANSACTION));
-      await bench.database.query(change);
+      await store.database.query(change);
       let execution: Execution | undefined;
       expect(
         await claimsDuring(async () => (execution = await proxied.execution(TRANSACTION)).release()),
@@ -294,15 +299,15 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
       [`mode = 'other'`, 'IDEMPOTENCY_RECORD_UNREADABLE'],
     ])('and refuses a record with %s, as the claim does', async (change, code) => {
       await complete(await proxied.execution(TRANSACTION));
-      await bench.database.query(`UPDATE idempotency_records SET ${change}`);
+      await store.database.query(`UPDATE idempotency_records SET ${change}`);
       expect(await codeOf(proxied.claim(TRANSACTION))).toBe(code);
-      expect(await codeOf(bench.claim(TRANSACTION))).toBe(code);
+      expect(await codeOf(store.claim(TRANSACTION))).toBe(code);
     });
 
     it('and sees that somebody is at work on it again', async () => {
       await complete(await proxied.execution(TRANSACTION));
-      await bench.database.query('DELETE FROM idempotency_records');
-      const execution = await bench.execution({ kind: 'lease', lease: 10_000 });
+      await store.database.query('DELETE FROM idempotency_records');
+      const execution = await store.execution({ kind: 'lease', lease: 10_000 });
       expect(await proxied.claim(TRANSACTION)).toMatchObject({ kind: 'in-progress' });
       await execution.release();
     });
@@ -318,15 +323,15 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
   /** What a later claim finds. */
   async function expectSettled(isDone: boolean): Promise<void> {
     const outcome = await eventually(async () => {
-      const found = await bench.claim(TRANSACTION);
+      const found = await store.claim(TRANSACTION);
       return found.kind !== 'in-progress' && found;
     });
     expect(outcome.kind).toBe(isDone ? 'recorded' : 'claimed');
     if (outcome.kind === 'claimed') await outcome.execution.release();
     // The ROLLBACK of a replay goes behind it.
-    await bench.idle();
+    await store.idle();
     const lock = lockNumber('"idempotency_records"', { client: 'c', endpoint: 'e', key: 'k' });
-    const [row] = await bench.database.query<{ free: boolean }>(
+    const [row] = await store.database.query<{ free: boolean }>(
       'SELECT pg_try_advisory_xact_lock($1) AS free',
       [lock],
     );

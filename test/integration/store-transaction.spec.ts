@@ -5,19 +5,11 @@ import { afterCommit, currentFrame } from '../../lib/core/ambient.js';
 import type { ClaimMode, Execution } from '../../lib/core/store.js';
 import type { HandlerExecution } from '../../lib/postgres/handler-execution.js';
 import { eventually } from '../helpers/conditions.js';
-import {
-  attemptOf,
-  codeOf,
-  executionOf,
-  LEASE,
-  RESPONSE,
-  StoreBench,
-  TRANSACTION,
-} from '../helpers/store-bench.js';
+import { attemptOf, codeOf, executionOf, LEASE, RESPONSE, TestStore, TRANSACTION } from '../helpers/store.js';
 
 const UNAVAILABLE = 'IDEMPOTENCY_STORE_UNAVAILABLE';
 const CONFLICT = 'IDEMPOTENCY_TRANSACTION_CONFLICT';
-/** Written by hand for the identity that the bench claims, by somebody who has not its lock. */
+/** Written by hand for the identity that the store claims, by somebody who has not its lock. */
 const OWN_RECORD = `INSERT INTO idempotency_records
     (client, endpoint, key, fingerprint, status, mode, format_version, response_status, expires_at)
   VALUES ('c', 'e', 'k', '\\x0102', 'completed', 'transaction', 1, 201, now() + interval '1 hour')`;
@@ -33,24 +25,24 @@ const overdue = (): Promise<unknown> => {
 };
 
 describe('the store in transaction mode', () => {
-  let bench: StoreBench;
+  let store: TestStore;
   let rival: Client;
 
   beforeAll(async () => {
-    bench = await StoreBench.start();
-    rival = new Client({ connectionString: bench.database.url });
+    store = await TestStore.start();
+    rival = new Client({ connectionString: store.database.url });
     await rival.connect();
   });
 
   afterEach(async () => {
     await rival.query('ROLLBACK');
-    await bench.idle();
-    await bench.reset();
+    await store.idle();
+    await store.reset();
   });
 
   afterAll(async () => {
     await rival.end();
-    await bench.close();
+    await store.close();
   });
 
   /** A row that somebody writes by hand, without the lock. */
@@ -58,7 +50,7 @@ describe('the store in transaction mode', () => {
 
   const claimWaits = (): Promise<unknown> =>
     eventually(async () => {
-      const waiting = await bench.database.query(
+      const waiting = await store.database.query(
         `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
       );
       if (waiting.length === 0) throw new Error('it does not wait');
@@ -66,13 +58,13 @@ describe('the store in transaction mode', () => {
 
   describe('an execution', () => {
     it('commits what was written in it with the record, and gives its connection back', async () => {
-      const execution = await bench.execution(TRANSACTION);
+      const execution = await store.execution(TRANSACTION);
       expect([execution.attempt, execution.handlerBegan]).toEqual([1, false]);
-      await execution.run(() => bench.note('a'));
-      expect([await bench.notes(), await bench.row()]).toEqual([[], undefined]);
+      await execution.run(() => store.note('a'));
+      expect([await store.notes(), await store.row()]).toEqual([[], undefined]);
       await execution.complete(RESPONSE, 'returned');
-      expect(await bench.notes()).toEqual(['a']);
-      expect(await bench.row()).toMatchObject({
+      expect(await store.notes()).toEqual(['a']);
+      expect(await store.row()).toMatchObject({
         ...{ status: 'completed', mode: 'transaction', format_version: 1, fingerprint: Buffer.of(1, 2) },
         ...{ response_status: 201, response_headers: RESPONSE.headers, response_body: RESPONSE.body },
         ...{ created_at: execution.createdAt, secondsKept: 60, owner_token: null, locked_until: null },
@@ -81,84 +73,84 @@ describe('the store in transaction mode', () => {
 
     it('that threw undoes what was written in it, records its error, and forgets what was for after it', async () => {
       const done: string[] = [];
-      const execution = await bench.execution(TRANSACTION);
+      const execution = await store.execution(TRANSACTION);
       await execution.run(async () => {
         afterCommit(() => done.push('after'));
-        await bench.note('a');
+        await store.note('a');
       });
       await execution.complete(RESPONSE, 'threw');
-      await bench.store.drained();
-      expect([await bench.notes(), done]).toEqual([[], []]);
-      expect(await bench.row()).toMatchObject({ status: 'failed', response_status: 201 });
+      await store.drained();
+      expect([await store.notes(), done]).toEqual([[], []]);
+      expect(await store.row()).toMatchObject({ status: 'failed', response_status: 201 });
     });
 
     it('does afterwards what was to be done after its COMMIT', async () => {
       const done: unknown[] = [];
-      const execution = await bench.execution(TRANSACTION);
+      const execution = await store.execution(TRANSACTION);
       await execution.run(async () => {
-        afterCommit(async () => done.push(await bench.notes(), currentFrame()));
-        await bench.note('a');
+        afterCommit(async () => done.push(await store.notes(), currentFrame()));
+        await store.note('a');
       });
       await execution.complete(RESPONSE, 'returned');
-      await bench.store.drained();
+      await store.drained();
       expect(done).toEqual([['a'], undefined]);
     });
 
     it.each(['release', 'giveUp', 'abandon'] as const)('leaves nothing behind after %s', async (end) => {
-      const execution = await bench.execution(TRANSACTION);
-      await execution.run(() => bench.note('a'));
+      const execution = await store.execution(TRANSACTION);
+      await execution.run(() => store.note('a'));
       await (end === 'giveUp' ? execution.giveUp('unsettled') : execution[end]());
-      await bench.idle();
-      expect([await bench.notes(), await bench.row()]).toEqual([[], undefined]);
+      await store.idle();
+      expect([await store.notes(), await store.row()]).toEqual([[], undefined]);
       // The second end of an execution is none.
       await execution.release();
       await execution.giveUp('unkeepable');
-      const next = await bench.execution(TRANSACTION);
+      const next = await store.execution(TRANSACTION);
       expect(next.attempt).toBe(1);
       await next.release();
     });
 
     it('lets nobody write once it is over, nor its handler begin', async () => {
-      const execution = await bench.execution(TRANSACTION);
+      const execution = await store.execution(TRANSACTION);
       const frame = execution.run(() => currentFrame())!;
       frame.enterHandler();
       expect(execution.handlerBegan).toBe(true);
       await execution.complete(RESPONSE, 'returned');
-      await expect(execution.run(() => bench.note('late'))).rejects.toMatchObject({ message: FINISHED });
+      await expect(execution.run(() => store.note('late'))).rejects.toMatchObject({ message: FINISHED });
       expect(() => frame.enterHandler()).toThrow(expect.objectContaining({ message: FINISHED }));
       expect(() => frame.defer(() => undefined)).toThrow(expect.objectContaining({ message: FINISHED }));
-      expect(await bench.notes()).toEqual([]);
+      expect(await store.notes()).toEqual([]);
     });
 
     it('undoes a nested transaction that nobody waited for', async () => {
-      const execution = await bench.execution(TRANSACTION);
+      const execution = await store.execution(TRANSACTION);
       await execution.run(async () => {
-        await bench.note('a');
-        const runner = bench.dataSource.createQueryRunner();
+        await store.note('a');
+        const runner = store.dataSource.createQueryRunner();
         await runner.startTransaction();
         await runner.query(`INSERT INTO notes VALUES ('nested')`);
       });
       await execution.complete(RESPONSE, 'returned');
-      expect(await bench.notes()).toEqual(['a']);
+      expect(await store.notes()).toEqual(['a']);
     });
 
     it('keeps nested transactions that ended, each under a savepoint of its own', async () => {
-      const execution = await bench.execution(TRANSACTION);
+      const execution = await store.execution(TRANSACTION);
       await execution.run(async () => {
         const nested = (text: string): Promise<void> =>
-          bench.dataSource.transaction(async (manager) => {
+          store.dataSource.transaction(async (manager) => {
             await manager.query('INSERT INTO notes VALUES ($1)', [text]);
             if (text === 'b') throw new Error('undo this one');
           });
         await Promise.allSettled(['a', 'b', 'c'].map(nested));
       });
       await execution.complete(RESPONSE, 'returned');
-      expect(await bench.notes()).toEqual(['a', 'c']);
+      expect(await store.notes()).toEqual(['a', 'c']);
     });
 
     it('tells its handler that it is over, and why', async () => {
       const handlerOf = async (maxDuration: number): Promise<[() => Promise<void>, AbortSignal]> => {
-        const execution = await bench.execution(TRANSACTION, { maxDuration });
+        const execution = await store.execution(TRANSACTION, { maxDuration });
         const { signal } = execution.run(() => currentFrame())!.execution as HandlerExecution;
         expect(signal.aborted).toBe(false);
         return [() => execution.release(), signal];
@@ -173,7 +165,7 @@ describe('the store in transaction mode', () => {
     });
 
     it('is given the transaction it runs in', async () => {
-      const execution = await bench.execution(TRANSACTION);
+      const execution = await store.execution(TRANSACTION);
       await execution.run(async () => {
         const own = currentFrame()!.execution as HandlerExecution;
         await own.manager.query(`INSERT INTO notes VALUES ('a')`);
@@ -184,7 +176,7 @@ describe('the store in transaction mode', () => {
         expect([own.mode, own.attempt, own.createdAt]).toEqual(['transaction', 1, execution.createdAt]);
       });
       await execution.release();
-      expect(await bench.notes()).toEqual([]);
+      expect(await store.notes()).toEqual([]);
     });
   });
 
@@ -194,13 +186,13 @@ describe('the store in transaction mode', () => {
       ['of a transaction that was aborted', TRANSACTION, ['SELECT 1/0'], 'IDEMPOTENCY_TRANSACTION_ABORTED'],
       ['behind a record of its own making', TRANSACTION, [OWN_RECORD], CONFLICT],
     ])('%s leaves nothing behind', async (_how, mode, statements, code) => {
-      const execution = await bench.execution(mode);
+      const execution = await store.execution(mode);
       await execution.run(async () => {
-        await bench.note('written');
-        for (const statement of statements) await bench.dataSource.query(statement).catch(() => undefined);
+        await store.note('written');
+        for (const statement of statements) await store.dataSource.query(statement).catch(() => undefined);
       });
       expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe(code);
-      expect([await bench.notes(), await bench.row()]).toEqual([[], undefined]);
+      expect([await store.notes(), await store.row()]).toEqual([[], undefined]);
     });
 
     it.each([
@@ -212,52 +204,52 @@ describe('the store in transaction mode', () => {
       'ROLLBACK TRANSACTION',
       "PREPARE TRANSACTION 'x'",
     ])('is not for the handler to bring about by %s', async (statement) => {
-      const execution = await bench.execution(TRANSACTION);
+      const execution = await store.execution(TRANSACTION);
       await execution.run(async () => {
-        await bench.note('a');
-        await expect(bench.dataSource.query(statement)).rejects.toThrow('IDEMPOTENCY_TRANSACTION_NOT_YOURS');
-        await bench.dataSource.query('SAVEPOINT own');
-        await bench.note('b');
-        await bench.dataSource.query('ROLLBACK WORK TO own');
+        await store.note('a');
+        await expect(store.dataSource.query(statement)).rejects.toThrow('IDEMPOTENCY_TRANSACTION_NOT_YOURS');
+        await store.dataSource.query('SAVEPOINT own');
+        await store.note('b');
+        await store.dataSource.query('ROLLBACK WORK TO own');
       });
       await execution.complete(RESPONSE, 'returned');
-      expect(await bench.notes()).toEqual(['a']);
+      expect(await store.notes()).toEqual(['a']);
     });
 
     it('without the record that it took over leaves that as it was', async () => {
-      await (await bench.execution(TRANSACTION)).complete(RESPONSE, 'returned');
-      await bench.age('expires_at');
-      const before = await bench.row();
-      const execution = await bench.execution(TRANSACTION);
-      await execution.run(() => bench.dataSource.query('DELETE FROM idempotency_records'));
+      await (await store.execution(TRANSACTION)).complete(RESPONSE, 'returned');
+      await store.age('expires_at');
+      const before = await store.row();
+      const execution = await store.execution(TRANSACTION);
+      await execution.run(() => store.dataSource.query('DELETE FROM idempotency_records'));
       expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe(UNAVAILABLE);
-      expect(await bench.row()).toEqual(before);
+      expect(await store.row()).toEqual(before);
     });
 
     it('aborted at COMMIT itself leaves nothing behind', async () => {
-      await bench.database.query(
+      await store.database.query(
         `CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE SQLSTATE ''40001''; END'`,
       );
-      await bench.database.query(
+      await store.database.query(
         'CREATE CONSTRAINT TRIGGER failing AFTER INSERT ON notes INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail()',
       );
       try {
-        const execution = await bench.execution(TRANSACTION);
-        await execution.run(() => bench.note('a'));
+        const execution = await store.execution(TRANSACTION);
+        await execution.run(() => store.note('a'));
         expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe(CONFLICT);
       } finally {
-        await bench.database.query('DROP FUNCTION fail CASCADE');
+        await store.database.query('DROP FUNCTION fail CASCADE');
       }
-      expect([await bench.notes(), await bench.row()]).toEqual([[], undefined]);
+      expect([await store.notes(), await store.row()]).toEqual([[], undefined]);
     });
 
     it('because the connection was lost leaves nothing behind, and says what it was', async () => {
-      const execution = await bench.execution(TRANSACTION);
-      const lost = execution.run(() => bench.dataSource.query('SELECT pg_sleep(1000)'));
+      const execution = await store.execution(TRANSACTION);
+      const lost = execution.run(() => store.dataSource.query('SELECT pg_sleep(1000)'));
       const failing = lost.catch((error: unknown) => error);
       await eventually(async () => {
-        await bench.cut();
-        const open = await bench.database.query(
+        await store.cut();
+        const open = await store.database.query(
           `SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(1000)' AND pid <> pg_backend_pid()`,
         );
         return open.length === 0;
@@ -268,7 +260,7 @@ describe('the store in transaction mode', () => {
       await eventually(() => execution.explain(own) !== own);
       expect(execution.explain(own)).toMatchObject({ error: { code: UNAVAILABLE }, cause: own });
       expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe(UNAVAILABLE);
-      expect(await bench.row()).toBeUndefined();
+      expect(await store.row()).toBeUndefined();
     });
   });
 
@@ -277,7 +269,7 @@ describe('the store in transaction mode', () => {
     const fatal = Object.assign(new Error('57P01'), { code: '57P01', severity: 'FATAL' });
 
     it('is explained by what is behind it', async () => {
-      const execution = await bench.execution(TRANSACTION);
+      const execution = await store.execution(TRANSACTION);
       const own = new Error('of the handler');
       expect(execution.explain(own)).toBe(own);
       expect(execution.explain(undefined)).toBe(undefined);
@@ -291,7 +283,7 @@ describe('the store in transaction mode', () => {
     });
 
     it('late is explained by that, where the database is behind it', async () => {
-      const execution = await bench.execution(TRANSACTION, { maxDuration: BRIEF });
+      const execution = await store.execution(TRANSACTION, { maxDuration: BRIEF });
       // A process that is held up: its time is over, and it has not heard yet that the server cut the connection.
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BRIEF);
       const own = new Error('of the handler');
@@ -306,14 +298,14 @@ describe('the store in transaction mode', () => {
 
   describe('a claim', () => {
     it('finds in progress what another one holds, without a connection of its own afterwards', async () => {
-      const execution = await bench.execution(TRANSACTION);
-      expect(await bench.claim(TRANSACTION)).toEqual({ kind: 'in-progress' });
-      expect(await bench.claim(LEASE)).toEqual({ kind: 'in-progress' });
+      const execution = await store.execution(TRANSACTION);
+      expect(await store.claim(TRANSACTION)).toEqual({ kind: 'in-progress' });
+      expect(await store.claim(LEASE)).toEqual({ kind: 'in-progress' });
       await execution.release();
     });
 
     it('finds what was recorded', async () => {
-      const execution = await bench.execution(TRANSACTION);
+      const execution = await store.execution(TRANSACTION);
       await execution.complete(RESPONSE, 'returned');
       const record = {
         fingerprint: Buffer.of(1, 2),
@@ -321,42 +313,42 @@ describe('the store in transaction mode', () => {
         status: 'completed',
         createdAt: execution.createdAt,
       };
-      expect(await bench.claim(TRANSACTION, { fingerprint: Buffer.of(3) })).toEqual({
+      expect(await store.claim(TRANSACTION, { fingerprint: Buffer.of(3) })).toEqual({
         kind: 'recorded',
         record: { ...record, response: RESPONSE },
       });
-      await bench.database.query(
+      await store.database.query(
         'UPDATE idempotency_records SET response_headers = NULL, response_body = NULL',
       );
-      expect(await bench.claim(TRANSACTION)).toEqual({
+      expect(await store.claim(TRANSACTION)).toEqual({
         kind: 'recorded',
         record: { ...record, response: { status: 201, headers: [], body: Buffer.alloc(0) } },
       });
-      await bench.database.query('UPDATE idempotency_records SET response_status = NULL');
-      expect(await bench.claim(LEASE)).toEqual({
+      await store.database.query('UPDATE idempotency_records SET response_status = NULL');
+      expect(await store.claim(LEASE)).toEqual({
         kind: 'recorded',
         record: { ...record, response: undefined },
       });
     });
 
     it.each(['format_version = 2', `mode = 'later'`])('does not judge a record with %s', async (change) => {
-      await (await bench.execution(TRANSACTION)).complete(RESPONSE, 'returned');
-      await bench.database.query(`UPDATE idempotency_records SET ${change}`);
-      expect(await codeOf(bench.claim(TRANSACTION))).toBe('IDEMPOTENCY_RECORD_UNREADABLE');
-      expect(await codeOf(bench.claim(LEASE))).toBe('IDEMPOTENCY_RECORD_UNREADABLE');
-      await bench.age('expires_at');
-      const next = await bench.execution(TRANSACTION);
+      await (await store.execution(TRANSACTION)).complete(RESPONSE, 'returned');
+      await store.database.query(`UPDATE idempotency_records SET ${change}`);
+      expect(await codeOf(store.claim(TRANSACTION))).toBe('IDEMPOTENCY_RECORD_UNREADABLE');
+      expect(await codeOf(store.claim(LEASE))).toBe('IDEMPOTENCY_RECORD_UNREADABLE');
+      await store.age('expires_at');
+      const next = await store.execution(TRANSACTION);
       expect(next.attempt).toBe(1);
       await next.release();
     });
 
     it('takes what has expired', async () => {
-      await (await bench.execution(TRANSACTION)).complete(RESPONSE, 'returned');
-      await bench.age('expires_at');
-      const execution = await bench.execution(TRANSACTION, { fingerprint: Buffer.of(9) });
-      expect(await bench.claim(TRANSACTION)).toEqual({ kind: 'in-progress' });
+      await (await store.execution(TRANSACTION)).complete(RESPONSE, 'returned');
+      await store.age('expires_at');
+      const execution = await store.execution(TRANSACTION, { fingerprint: Buffer.of(9) });
+      expect(await store.claim(TRANSACTION)).toEqual({ kind: 'in-progress' });
       await execution.complete({ ...RESPONSE, status: 202 }, 'returned');
-      expect(await bench.row()).toMatchObject({
+      expect(await store.row()).toMatchObject({
         fingerprint: Buffer.of(9),
         response_status: 202,
         attempt: 1,
@@ -364,43 +356,43 @@ describe('the store in transaction mode', () => {
     });
 
     it('leaves to the purge what that is deleting', async () => {
-      await (await bench.execution(TRANSACTION)).complete(RESPONSE, 'returned');
-      await bench.age('expires_at');
+      await (await store.execution(TRANSACTION)).complete(RESPONSE, 'returned');
+      await store.age('expires_at');
       await rival.query('BEGIN');
       await rival.query('SELECT FROM idempotency_records FOR UPDATE');
-      expect(await bench.claim(TRANSACTION)).toEqual({ kind: 'in-progress' });
-      expect(await bench.claim(LEASE)).toEqual({ kind: 'in-progress' });
+      expect(await store.claim(TRANSACTION)).toEqual({ kind: 'in-progress' });
+      expect(await store.claim(LEASE)).toEqual({ kind: 'in-progress' });
     });
 
     it.each(['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE'])(
       'gives way at its end to what somebody wrote without the lock, under %s',
       async (isolation) => {
-        const execution = await bench.execution({ ...TRANSACTION, isolation } as ClaimMode);
-        await execution.run(() => bench.note('written'));
+        const execution = await store.execution({ ...TRANSACTION, isolation } as ClaimMode);
+        await execution.run(() => store.note('written'));
         await rivalInserts();
         expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe(CONFLICT);
-        expect([await bench.notes(), await bench.row()]).toMatchObject([[], { response_status: 201 }]);
-        expect(await bench.claim(TRANSACTION)).toMatchObject({ kind: 'recorded' });
+        expect([await store.notes(), await store.row()]).toMatchObject([[], { response_status: 201 }]);
+        expect(await store.claim(TRANSACTION)).toMatchObject({ kind: 'recorded' });
       },
     );
 
     it('waits at its end for what somebody is writing without the lock', async () => {
-      const execution = await bench.execution(TRANSACTION);
-      await execution.run(() => bench.note('written'));
+      const execution = await store.execution(TRANSACTION);
+      await execution.run(() => store.note('written'));
       await rival.query('BEGIN');
       await rivalInserts();
       const completing = execution.complete(RESPONSE, 'returned');
       await claimWaits();
       await rival.query('ROLLBACK');
       await completing;
-      expect(await bench.notes()).toEqual(['written']);
+      expect(await store.notes()).toEqual(['written']);
     });
 
     it('runs at the isolation it is asked for, and bounded', async () => {
       const show = (mode: ClaimMode): Promise<unknown> =>
-        bench.execution(mode).then(async (execution) => {
+        store.execution(mode).then(async (execution) => {
           const [row] = await execution.run(() =>
-            bench.dataSource.query(
+            store.dataSource.query(
               `SELECT current_setting('transaction_isolation') AS isolation, current_setting('statement_timeout') AS timeout`,
             ),
           );
@@ -414,104 +406,104 @@ describe('the store in transaction mode', () => {
     });
 
     it('makes no savepoint where no error is recorded', async () => {
-      const execution = await bench.execution({ ...TRANSACTION, storesErrors: false } as ClaimMode);
-      const back = execution.run(() => bench.dataSource.query('ROLLBACK TO SAVEPOINT idempotency_handler'));
+      const execution = await store.execution({ ...TRANSACTION, storesErrors: false } as ClaimMode);
+      const back = execution.run(() => store.dataSource.query('ROLLBACK TO SAVEPOINT idempotency_handler'));
       await expect(back).rejects.toMatchObject({ code: '3B001' });
       await execution.release();
     });
 
     it('says that the store is unavailable when the server refuses it, and leaves a usable connection', async () => {
-      await bench.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
+      await store.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
       try {
-        expect(await codeOf(bench.claim(TRANSACTION))).toBe(UNAVAILABLE);
-        expect(await codeOf(bench.claim(LEASE))).toBe(UNAVAILABLE);
-        await bench.idle();
+        expect(await codeOf(store.claim(TRANSACTION))).toBe(UNAVAILABLE);
+        expect(await codeOf(store.claim(LEASE))).toBe(UNAVAILABLE);
+        await store.idle();
       } finally {
-        await bench.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
+        await store.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
       }
     });
   });
 
   describe('an attempt of lease mode whose outcome is unknown', () => {
     const lapsed = async (): Promise<ReturnType<typeof attemptOf>> => {
-      const former = await bench.execution(LEASE);
+      const former = await store.execution(LEASE);
       former.abandon();
-      await bench.age('locked_until');
-      const attempt = attemptOf(await bench.claim(TRANSACTION));
+      await store.age('locked_until');
+      const attempt = attemptOf(await store.claim(TRANSACTION));
       // The answer does not wait for the claim to be undone.
-      await bench.idle();
+      await store.idle();
       return attempt;
     };
 
     it('is taken over inside the transaction', async () => {
       const attempt = await lapsed();
       expect(attempt).toMatchObject({ attempt: 1, fingerprint: Buffer.of(1, 2) });
-      expect(attempt).toMatchObject({ createdAt: (await bench.row())!['created_at'] });
+      expect(attempt).toMatchObject({ createdAt: (await store.row())!['created_at'] });
       const execution = executionOf(await attempt.takeOver());
       expect([execution.attempt, execution.createdAt]).toEqual([2, attempt.createdAt]);
       expect(await attempt.takeOver()).toEqual({ kind: 'in-progress' });
       await execution.release();
-      expect(await bench.row()).toMatchObject({ attempt: 1, mode: 'lease', lapsed: true });
+      expect(await store.row()).toMatchObject({ attempt: 1, mode: 'lease', lapsed: true });
     });
 
     it('is another than was found once somebody was faster', async () => {
       const attempt = await lapsed();
-      executionOf(await attemptOf(await bench.claim(LEASE)).takeOver()).abandon();
-      await bench.age('locked_until');
+      executionOf(await attemptOf(await store.claim(LEASE)).takeOver()).abandon();
+      await store.age('locked_until');
       expect(await attempt.takeOver()).toMatchObject({ kind: 'unresolved', attempt: { attempt: 2 } });
     });
   });
 });
 
 describe('a store whose database is silent', () => {
-  let bench: StoreBench;
+  let store: TestStore;
 
   beforeAll(async () => {
-    bench = await StoreBench.start({ acquireTimeout: 1_500, poolSize: 1 });
+    store = await TestStore.start({ acquireTimeout: 1_500, poolSize: 1 });
   });
 
-  afterAll(() => bench.close());
+  afterAll(() => store.close());
 
   it.each([TRANSACTION, LEASE])('is unavailable before long (%j)', async (mode) => {
-    const rival = new Client({ connectionString: bench.database.url });
+    const rival = new Client({ connectionString: store.database.url });
     await rival.connect();
     await rival.query('BEGIN');
     await rival.query('LOCK TABLE idempotency_records');
-    expect(await codeOf(bench.claim(mode))).toBe(UNAVAILABLE);
+    expect(await codeOf(store.claim(mode))).toBe(UNAVAILABLE);
     await rival.end();
-    await bench.idle();
-    await eventually(async () => (await bench.row()) === undefined);
-    const execution = await bench.execution(mode);
+    await store.idle();
+    await eventually(async () => (await store.row()) === undefined);
+    const execution = await store.execution(mode);
     await execution.release();
   });
 
   it('takes back each copy of a claim that nobody heard of', async () => {
     // As a copy does that arrives when the first was taken back already.
-    await bench.database.query(
+    await store.database.query(
       `CREATE FUNCTION arrive() RETURNS trigger LANGUAGE plpgsql AS $$
        BEGIN DROP TRIGGER arrive ON idempotency_records; INSERT INTO idempotency_records SELECT OLD.*; RETURN NULL; END $$`,
     );
-    const rival = new Client({ connectionString: bench.database.url });
+    const rival = new Client({ connectionString: store.database.url });
     await rival.connect();
     await rival.query('BEGIN');
     await rival.query(
       'CREATE CONSTRAINT TRIGGER arrive AFTER DELETE ON idempotency_records DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION arrive()',
     );
     await rival.query('LOCK TABLE idempotency_records');
-    expect(await codeOf(bench.claim(LEASE))).toBe(UNAVAILABLE);
+    expect(await codeOf(store.claim(LEASE))).toBe(UNAVAILABLE);
     await rival.query('COMMIT');
     await rival.end();
     const triggers = `SELECT FROM pg_trigger WHERE tgname = 'arrive'`;
-    await eventually(async () => (await bench.database.query(triggers)).length === 0, { timeoutMs: 20_000 });
-    await eventually(async () => (await bench.row()) === undefined);
-    await bench.database.query('DROP FUNCTION arrive');
+    await eventually(async () => (await store.database.query(triggers)).length === 0, { timeoutMs: 20_000 });
+    await eventually(async () => (await store.row()) === undefined);
+    await store.database.query('DROP FUNCTION arrive');
   });
 
   it.each([TRANSACTION, LEASE])('is unavailable when no connection is to be had (%j)', async (mode) => {
-    const execution = await bench.execution(TRANSACTION, {
+    const execution = await store.execution(TRANSACTION, {
       identity: { client: 'c', endpoint: 'e', key: 'x' },
     });
-    expect(await codeOf(bench.claim(mode))).toBe(UNAVAILABLE);
+    expect(await codeOf(store.claim(mode))).toBe(UNAVAILABLE);
     await execution.release();
   });
 });
@@ -520,7 +512,7 @@ describe('the store with subscribers', () => {
   const heard: string[] = [];
   let failing: string | undefined;
   let failure: Error;
-  let bench: StoreBench;
+  let store: TestStore;
 
   const hear = (event: string): void => {
     heard.push(event);
@@ -538,26 +530,26 @@ describe('the store with subscribers', () => {
   }
 
   beforeAll(async () => {
-    bench = await StoreBench.start({ subscribers: [Listener] });
+    store = await TestStore.start({ subscribers: [Listener] });
   });
 
   afterEach(async () => {
     failing = undefined;
     heard.length = 0;
-    await bench.idle();
-    await bench.reset();
+    await store.idle();
+    await store.reset();
   });
 
-  afterAll(() => bench.close());
+  afterAll(() => store.close());
 
   const began = ['before start', 'after start'];
 
   it('tells them of a transaction that commits, once it has', async () => {
-    const execution = await bench.execution(TRANSACTION);
+    const execution = await store.execution(TRANSACTION);
     expect(heard).toEqual(began);
-    await execution.run(() => bench.note('a'));
+    await execution.run(() => store.note('a'));
     await execution.complete(RESPONSE, 'returned');
-    await bench.store.drained();
+    await store.drained();
     expect(heard).toEqual([...began, 'before commit', 'after commit']);
   });
 
@@ -565,14 +557,14 @@ describe('the store with subscribers', () => {
     ['that is undone', (execution: Execution) => execution.release()],
     ['whose handler threw', (execution: Execution) => execution.complete(RESPONSE, 'threw')],
   ])('tells them of a transaction %s', async (_what, end) => {
-    await end(await bench.execution(TRANSACTION));
-    await bench.store.drained();
+    await end(await store.execution(TRANSACTION));
+    await store.drained();
     expect(heard).toEqual([...began, 'before rollback', 'after rollback']);
   });
 
   it('tells them of a COMMIT that failed', async () => {
-    const execution = await bench.execution(TRANSACTION);
-    await execution.run(() => bench.dataSource.query(`INSERT INTO notes VALUES ('a'), ('a')`));
+    const execution = await store.execution(TRANSACTION);
+    await execution.run(() => store.dataSource.query(`INSERT INTO notes VALUES ('a'), ('a')`));
     expect(await codeOf(execution.complete(RESPONSE, 'returned'))).toBe('IDEMPOTENCY_COMMIT_REFUSED');
     expect(heard).toEqual([...began, 'before commit', 'after rollback']);
   });
@@ -585,9 +577,9 @@ describe('the store with subscribers', () => {
     failing = event;
     failure = error;
     const work = async (): Promise<void> =>
-      (await bench.execution(TRANSACTION)).complete(RESPONSE, 'returned');
+      (await store.execution(TRANSACTION)).complete(RESPONSE, 'returned');
     expect(await codeOf(work())).toBe(code);
-    await bench.idle();
-    expect(await bench.row()).toBeUndefined();
+    await store.idle();
+    expect(await store.row()).toBeUndefined();
   });
 });
