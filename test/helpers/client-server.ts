@@ -35,13 +35,49 @@ export interface ScriptedServer {
   close(): Promise<void>;
 }
 
+/** What a server does: with the first request what comes first, and so on, or what the function says. */
+type Script = readonly ScriptedAnswer[] | ((request: ReceivedRequest, index: number) => ScriptedAnswer);
+
+/** The server of one test, closed after it. */
+export interface ServerOfTest extends ScriptedServer {
+  /** From here on the rest is about the server that this starts. */
+  start(script: Script): Promise<ScriptedServer>;
+}
+
+/**
+ * What the specs of the client set up. `afterEach` has to be the one that the spec imported: helpers are loaded once for several
+ * files, and would register their hooks with the first one.
+ */
+export function serverOfTest(afterEach: (hook: () => Promise<void>) => void): ServerOfTest {
+  let current: ScriptedServer | undefined;
+  const started = (): ScriptedServer => {
+    if (!current) throw new Error('This test has started no server');
+    return current;
+  };
+  afterEach(async () => {
+    await current?.close();
+    current = undefined;
+  });
+  return {
+    start: async (script) => (current = await startScriptedServer(script)),
+    get url() {
+      return started().url;
+    },
+    get requests() {
+      return started().requests;
+    },
+    get connections() {
+      return started().connections;
+    },
+    close: () => started().close(),
+  };
+}
+
 /** What a request behind the end of the script gets: no client tries again after it. */
 const SCRIPT_IS_OVER: ScriptedAnswer = { status: 418, body: 'the script is over' };
 
-/** Starts a {@link ScriptedServer}: the first request gets the first answer, and so on, or what the function says. */
-export async function startScriptedServer(
-  script: readonly ScriptedAnswer[] | ((request: ReceivedRequest, index: number) => ScriptedAnswer),
-): Promise<ScriptedServer> {
+/** Starts a {@link ScriptedServer}. */
+export async function startScriptedServer(script: Script): Promise<ScriptedServer> {
   const requests: ReceivedRequest[] = [];
   let connections = 0;
   const server = createServer((request, response) => {

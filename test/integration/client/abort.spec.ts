@@ -2,21 +2,11 @@ import { getEventListeners } from 'node:events';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import { CallError, endpoint, type EndpointDeclaration } from 'nestjs-pg-idempotency/client';
 import { AT_ONCE, failureAs, recordAttempts } from '../../helpers/client-calls.js';
-import { startScriptedServer, type ScriptedServer } from '../../helpers/client-server.js';
+import { serverOfTest } from '../../helpers/client-server.js';
 import { deferred } from '../../helpers/conditions.js';
 import { runTypeScript } from '../../helpers/child-process.js';
 
-let server: ScriptedServer | undefined;
-
-afterEach(async () => {
-  await server?.close();
-  server = undefined;
-});
-
-async function start(script: Parameters<typeof startScriptedServer>[0]): Promise<ScriptedServer> {
-  server = await startScriptedServer(script);
-  return server;
-}
+const server = serverOfTest(afterEach);
 
 type Part = Partial<EndpointDeclaration<'POST', '/charges', undefined, undefined>>;
 
@@ -27,7 +17,7 @@ function charging(baseUrl: string, part: Part = {}): (signal: AbortSignal) => Pr
 
 describe("the caller's signal", () => {
   it('that is aborted already asks nobody and sends nothing', async () => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const asked: string[] = [];
     const call = charging(url, {
       auth: () => ({ asked: String(asked.push('auth')) }),
@@ -38,11 +28,11 @@ describe("the caller's signal", () => {
     expect(error).toMatchObject({ effect: 'none', attempts: 0, cause: 'why' });
     expect(error.message).toBe('CALL_ABORTED: POST /charges was aborted by its caller.');
     expect(asked).toEqual([]);
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it('stops a call before anything is sent', async () => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const controller = new AbortController();
     const call = charging(url, {
       auth: async () => {
@@ -52,14 +42,14 @@ describe("the caller's signal", () => {
     });
     const error = await failureAs(CallError, 'CALL_ABORTED', call(controller.signal));
     expect(error).toMatchObject({ effect: 'none', attempts: 0 });
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it.each<[string, () => unknown]>([
     ['never comes to its end', async () => new Promise(() => undefined)],
     ['comes to its end all the same', () => undefined],
   ])('stops a call whose saveKey %s, and whoever finds the key would send it', async (_, end) => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const controller = new AbortController();
     const saved: string[] = [];
     const call = charging(url, {
@@ -71,12 +61,12 @@ describe("the caller's signal", () => {
     });
     const error = await failureAs(CallError, 'CALL_ABORTED', call(controller.signal));
     expect(error).toMatchObject({ effect: 'unknown', key: saved[0], attempts: 0 });
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it('stops a call whose request is on its way, and breaks that off', async () => {
     const arrived = deferred();
-    const { url, requests } = await start(() => {
+    const { url, requests } = await server.start(() => {
       arrived.resolve();
       return { after: new Promise(() => undefined) };
     });
@@ -106,7 +96,7 @@ describe("the caller's signal", () => {
     ['503', 'unknown'],
     ['429', 'none'],
   ])('stops a call between two attempts: after %s its effect is %s', async (status, effect) => {
-    const { url, requests } = await start([{ status: Number(status) }, { status: 201 }]);
+    const { url, requests } = await server.start([{ status: Number(status) }, { status: 201 }]);
     const controller = new AbortController();
     const call = charging(url, {
       retry: { backoff: { base: '1h', max: '1h' } },
@@ -119,7 +109,7 @@ describe("the caller's signal", () => {
   });
 
   it('means nothing to a call that is over', async () => {
-    const { url } = await start([{ status: 201, body: { id: 1 } }]);
+    const { url } = await server.start([{ status: 201, body: { id: 1 } }]);
     const controller = new AbortController();
     const result = await charging(url)(controller.signal);
     controller.abort();
@@ -135,7 +125,7 @@ describe("the caller's signal", () => {
 
 describe('nothing is left behind', () => {
   it('on the signal of the caller, however its calls end', async () => {
-    const { url } = await start(
+    const { url } = await server.start(
       (_, index) => [{ status: 201 }, { status: 400 }, { status: 503 }][index % 3]!,
     );
     const { signal } = new AbortController();
@@ -148,7 +138,7 @@ describe('nothing is left behind', () => {
   });
 
   it('that keeps a process: no timer outlives its call', async () => {
-    const { url } = await start((_, index) => (index === 0 ? { status: 503 } : { status: 201 }));
+    const { url } = await server.start((_, index) => (index === 0 ? { status: 503 } : { status: 201 }));
     const child = runTypeScript(
       `import { endpoint } from './lib/client/index.ts';
        const call = (part) =>

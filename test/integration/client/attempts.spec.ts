@@ -1,26 +1,13 @@
 import { afterEach, describe, expect, it } from '@jest/globals';
 import { AnswerError, apiKey, CallError, endpoint, env, type KeyInput } from 'nestjs-pg-idempotency/client';
 import { AT_ONCE, failureAs, recordAttempts } from '../../helpers/client-calls.js';
-import {
-  startScriptedServer,
-  type ScriptedAnswer,
-  type ScriptedServer,
-} from '../../helpers/client-server.js';
+import { serverOfTest, type ScriptedAnswer } from '../../helpers/client-server.js';
 
 const TOKEN = 'CLIENT_ATTEMPTS_SPEC_TOKEN';
 
-let server: ScriptedServer | undefined;
+const server = serverOfTest(afterEach);
 
-afterEach(async () => {
-  Reflect.deleteProperty(process.env, TOKEN);
-  await server?.close();
-  server = undefined;
-});
-
-async function start(script: Parameters<typeof startScriptedServer>[0]): Promise<ScriptedServer> {
-  server = await startScriptedServer(script);
-  return server;
-}
+afterEach(() => void Reflect.deleteProperty(process.env, TOKEN));
 
 const CREATED: ScriptedAnswer = { status: 201, body: { id: 1 } };
 
@@ -38,7 +25,7 @@ describe('a call is tried again', () => {
       { status: 400, body: { error: 'x'.repeat(1_000) }, cut: 'within' },
     ],
   ])('after %s', async (_, first) => {
-    const { url, requests } = await start([first, first, CREATED]);
+    const { url, requests } = await server.start([first, first, CREATED]);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -53,7 +40,7 @@ describe('a call is tried again', () => {
   });
 
   it('after an attempt that got no answer in its time', async () => {
-    const { url, requests } = await start((_, index) =>
+    const { url, requests } = await server.start((_, index) =>
       index === 0 ? { ...CREATED, after: new Promise(() => undefined) } : CREATED,
     );
     const { reports, onAttempt } = recordAttempts();
@@ -74,7 +61,7 @@ describe('a call is tried again', () => {
   });
 
   it('not after a connection that was cut behind the answer', async () => {
-    const { url, requests } = await start([{ ...CREATED, cut: 'behind' }]);
+    const { url, requests } = await server.start([{ ...CREATED, cut: 'behind' }]);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -87,7 +74,7 @@ describe('a call is tried again', () => {
   });
 
   it('as often as it says, and then fails with what came last', async () => {
-    const { url, requests } = await start((_, index) => ({ status: 503, body: { index } }));
+    const { url, requests } = await server.start((_, index) => ({ status: 503, body: { index } }));
     const { reports, onAttempt } = recordAttempts();
     const charge = endpoint({
       method: 'POST',
@@ -115,14 +102,14 @@ describe('a call is tried again', () => {
   });
 
   it('never where nothing is said of retry', async () => {
-    const { url, requests } = await start([{ status: 503 }]);
+    const { url, requests } = await server.start([{ status: 503 }]);
     const charge = endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency: {} });
     expect(await failureAs(AnswerError, 'CALL_REFUSED', charge({ body: {} }))).toMatchObject({ attempts: 1 });
     expect(requests).toHaveLength(1);
   });
 
   it('without a key where it says that this is unsafe', async () => {
-    const { url, requests } = await start([{ status: 503 }, CREATED]);
+    const { url, requests } = await server.start([{ status: 503 }, CREATED]);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -134,22 +121,25 @@ describe('a call is tried again', () => {
   });
 
   it('when it reads, without a key', async () => {
-    const { url, requests } = await start([{ cut: 'before' }, { status: 503 }, { body: [1] }]);
+    const { url, requests } = await server.start([{ cut: 'before' }, { status: 503 }, { body: [1] }]);
     const list = endpoint({ method: 'GET', baseUrl: url, path: '/charges', retry: { backoff: AT_ONCE } });
     expect(await list({ query: { ref: 'a' } })).toMatchObject({ data: [1], key: undefined, attempts: 3 });
     expect(requests.map((request) => request.url)).toEqual(Array(3).fill('/charges?ref=a'));
   });
 
   it('when it reads, also where it is sent elsewhere', async () => {
-    const { url, requests } = await start([{ status: 302, headers: { location: '/new' } }, { body: [1] }]);
+    const { url, requests } = await server.start([
+      { status: 302, headers: { location: '/new' } },
+      { body: [1] },
+    ]);
     const list = endpoint({ method: 'GET', baseUrl: url, path: '/old' });
     expect(await list()).toMatchObject({ data: [1], attempts: 1 });
     expect(requests.map((request) => request.url)).toEqual(['/old', '/new']);
   });
 
   it('after a refused connection, and says that nothing was written', async () => {
-    const { url } = await start([]);
-    await server?.close();
+    const { url } = await server.start([]);
+    await server.close();
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -167,7 +157,7 @@ describe('every attempt sends the same', () => {
   const twice: ScriptedAnswer[] = [{ status: 503 }, { cut: 'before' }, CREATED];
 
   it('key, headers and bytes, whatever becomes of the objects that were given', async () => {
-    const { url, requests } = await start(twice);
+    const { url, requests } = await server.start(twice);
     const body = { amount: 4_200, lines: [{ sku: 'a' }] };
     const params = { shop: 'one' };
     const query = { tags: ['x', 'y'] };
@@ -208,7 +198,7 @@ describe('every attempt sends the same', () => {
       ({ request }: KeyInput): string => `order_${new TextDecoder().decode(request.bytes).length}`,
     ],
   ])('key %s before the caller goes on', async (_, key) => {
-    const { url, requests } = await start([CREATED]);
+    const { url, requests } = await server.start([CREATED]);
     const body = { id: 1, note: '' };
     const charge = endpoint({ method: 'POST', baseUrl: url, path: '/orders', idempotency: { key } });
     const expected = key({
@@ -225,7 +215,7 @@ describe('every attempt sends the same', () => {
   });
 
   it('key, which is chosen once', async () => {
-    const { url, requests } = await start(twice);
+    const { url, requests } = await server.start(twice);
     let asked = 0;
     const charge = endpoint({
       method: 'POST',
@@ -240,7 +230,7 @@ describe('every attempt sends the same', () => {
   });
 
   it('credentials, which are resolved once for each call', async () => {
-    const { url, requests } = await start([...twice, CREATED]);
+    const { url, requests } = await server.start([...twice, CREATED]);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -263,7 +253,7 @@ describe('every attempt sends the same', () => {
   });
 
   it('key that was given, and strategy is not asked', async () => {
-    const { url, requests } = await start(twice);
+    const { url, requests } = await server.start(twice);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -280,7 +270,7 @@ describe('every attempt sends the same', () => {
   });
 
   it('headers, also where what stands in for fetch adds to them', async () => {
-    const { url, requests } = await start(twice);
+    const { url, requests } = await server.start(twice);
     let attempt = 0;
     const charge = endpoint({
       method: 'POST',
@@ -300,7 +290,7 @@ describe('every attempt sends the same', () => {
 
   it('also where a hundred calls run at once', async () => {
     const seen = new Map<string, number>();
-    const { url, requests } = await start(({ text }) => {
+    const { url, requests } = await server.start(({ text }) => {
       const times = (seen.get(text) ?? 0) + 1;
       seen.set(text, times);
       return times < 3 ? { status: 503 } : { body: JSON.parse(text) as unknown };
@@ -350,7 +340,7 @@ describe('final after one request', () => {
       { code: 'CALL_REFUSED', effect: 'unknown' },
     ]),
   ])('%s', async (_, answer, expected) => {
-    const { url, requests } = await start(script(answer));
+    const { url, requests } = await server.start(script(answer));
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,

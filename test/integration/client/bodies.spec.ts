@@ -7,24 +7,16 @@ import {
   type StandardSchema,
 } from 'nestjs-pg-idempotency/client';
 import { AT_ONCE, failureAs } from '../../helpers/client-calls.js';
-import {
-  startScriptedServer,
-  type ReceivedRequest,
-  type ScriptedServer,
-} from '../../helpers/client-server.js';
+import { serverOfTest, type ReceivedRequest } from '../../helpers/client-server.js';
 
-let server: ScriptedServer;
-
-afterEach(async () => {
-  await server.close();
-});
+const server = serverOfTest(afterEach);
 
 /** Sends a body three times, which `spoil` changes after the call and after each attempt; and once more, as it was saved. */
 async function send(
   body: unknown,
   { spoil = () => undefined, input }: { spoil?: () => void; input?: StandardSchema } = {},
 ): Promise<ReceivedRequest> {
-  server = await startScriptedServer([{ status: 503 }, { cut: 'before' }, {}, {}]);
+  await server.start([{ status: 503 }, { cut: 'before' }, {}, {}]);
   const pending: PendingCall[] = [];
   const upload = endpoint({
     method: 'POST',
@@ -71,7 +63,7 @@ describe('bytes', () => {
   });
 
   it('are sent whatever becomes of those that are saved', async () => {
-    server = await startScriptedServer([{}]);
+    await server.start([{}]);
     const upload = endpoint({
       method: 'POST',
       baseUrl: server.url,
@@ -206,7 +198,7 @@ describe('nothing is sent', () => {
       },
     ],
   ])('of %s, which nobody can serialise', async (_, body) => {
-    server = await startScriptedServer([]);
+    await server.start([]);
     const upload = endpoint({ method: 'POST', baseUrl: server.url, path: '/uploads', idempotency: {} });
     const error = await failureAs(CallError, 'CALL_INPUT_INVALID', upload({ body }));
     expect(error).toMatchObject({ effect: 'none', attempts: 0, key: undefined });
@@ -218,7 +210,7 @@ describe('nothing is sent', () => {
     ['a bigint', 1n],
     ['a function', (): void => undefined],
   ])('of %s that a schema can read, where it cannot be saved', async (_, body) => {
-    server = await startScriptedServer([]);
+    await server.start([]);
     const saved: unknown[] = [];
     const input: StandardSchema = {
       '~standard': { version: 1, vendor: 'test', validate: () => ({ value: 'readable' }) },
@@ -238,7 +230,7 @@ describe('nothing is sent', () => {
   });
 
   it('of a body that a method does not have', async () => {
-    server = await startScriptedServer([]);
+    await server.start([]);
     const list = endpoint({ method: 'GET', baseUrl: server.url, path: '/uploads' }) as (
       input: object,
     ) => Promise<CallResult<unknown>>;

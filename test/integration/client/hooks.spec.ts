@@ -8,23 +8,13 @@ import {
 } from 'nestjs-pg-idempotency/client';
 import { runTypeScript } from '../../helpers/child-process.js';
 import { AT_ONCE, failureAs, recordAttempts } from '../../helpers/client-calls.js';
-import { startScriptedServer, type ScriptedServer } from '../../helpers/client-server.js';
+import { serverOfTest, startScriptedServer } from '../../helpers/client-server.js';
 
-let server: ScriptedServer | undefined;
-
-afterEach(async () => {
-  await server?.close();
-  server = undefined;
-});
-
-async function start(script: Parameters<typeof startScriptedServer>[0]): Promise<ScriptedServer> {
-  server = await startScriptedServer(script);
-  return server;
-}
+const server = serverOfTest(afterEach);
 
 describe('saveKey', () => {
   it('is awaited before a connection is made, first that of the declaration, then that of the call', async () => {
-    const running = await start([{ status: 503 }, { status: 201 }]);
+    const running = await server.start([{ status: 503 }, { status: 201 }]);
     const seen: [string, string, number][] = [];
     const save =
       (who: string): CallHooks['saveKey'] =>
@@ -54,7 +44,7 @@ describe('saveKey', () => {
   });
 
   it('is told all that a later process needs to go on', async () => {
-    const { url, requests } = await start([{ cut: 'before' }, { status: 201 }]);
+    const { url, requests } = await server.start([{ cut: 'before' }, { status: 201 }]);
     const saved: string[] = [];
     const charge = endpoint({
       method: 'POST',
@@ -91,7 +81,7 @@ describe('saveKey', () => {
   });
 
   it('is told the query as it was when the call was made', async () => {
-    const { url, requests } = await start([{}]);
+    const { url, requests } = await server.start([{}]);
     const saved: unknown[] = [];
     const charge = endpoint({
       method: 'POST',
@@ -109,7 +99,7 @@ describe('saveKey', () => {
   });
 
   it('is not called without a key', async () => {
-    const { url } = await start([{ status: 201 }]);
+    const { url } = await server.start([{ status: 201 }]);
     const saved: unknown[] = [];
     const charge = endpoint({
       method: 'POST',
@@ -132,7 +122,7 @@ describe('saveKey', () => {
   ];
 
   it.each(failing)('that %s keeps everything from being sent', async (_, saveKey) => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const declared = endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency: {}, saveKey });
     const plain = endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency: {} });
     for (const call of [
@@ -148,13 +138,13 @@ describe('saveKey', () => {
       });
       expect(error.message).toContain('could not be saved, and nothing was sent: disk full');
     }
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 });
 
 describe('onAttempt', () => {
   it('is told of each attempt, by the declaration and by the call', async () => {
-    const { url } = await start([{ status: 503 }, { cut: 'before' }, { status: 201 }]);
+    const { url } = await server.start([{ status: 503 }, { cut: 'before' }, { status: 201 }]);
     const declared = recordAttempts();
     const called = recordAttempts();
     const charge = endpoint({
@@ -196,7 +186,7 @@ describe('onAttempt', () => {
   });
 
   it('changes nothing, whatever it does', async () => {
-    const { url } = await start(
+    const { url } = await server.start(
       Array(6).fill({ status: 503 }).with(2, { status: 201 }).with(5, { status: 201 }),
     );
     // In a process of its own, which a rejection that nobody handles would end.
@@ -219,7 +209,7 @@ describe('onAttempt', () => {
   });
 
   it('is not waited for', async () => {
-    const { url } = await start([{ status: 503 }, { status: 201 }]);
+    const { url } = await server.start([{ status: 503 }, { status: 201 }]);
     const reports: AttemptReport[] = [];
     const charge = endpoint({
       method: 'POST',

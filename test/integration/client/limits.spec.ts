@@ -8,20 +8,10 @@ import {
   type StandardSchema,
 } from 'nestjs-pg-idempotency/client';
 import { AT_ONCE, failureAs, recordAttempts } from '../../helpers/client-calls.js';
-import { startScriptedServer, type ScriptedServer } from '../../helpers/client-server.js';
+import { serverOfTest } from '../../helpers/client-server.js';
 import { deferred } from '../../helpers/conditions.js';
 
-let server: ScriptedServer | undefined;
-
-afterEach(async () => {
-  await server?.close();
-  server = undefined;
-});
-
-async function start(script: Parameters<typeof startScriptedServer>[0]): Promise<ScriptedServer> {
-  server = await startScriptedServer(script);
-  return server;
-}
+const server = serverOfTest(afterEach);
 
 async function never<T>(): Promise<T> {
   return new Promise<T>(() => undefined);
@@ -48,36 +38,36 @@ describe('the total limit', () => {
     ['a key strategy', { idempotency: { key: never } }],
     ['an input schema', { input: schema(never) }],
   ])('ends a call whose %s never comes to an end, and nothing is sent', async (_, part) => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const error = await failureAs(CallError, 'CALL_TIMED_OUT', charge(url, { timeout, ...part }));
     expect(error).toMatchObject({ effect: 'none', attempts: 0 });
     expect(error.message).toBe('CALL_TIMED_OUT: POST /charges was not done within 50 ms.');
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it('ends a call whose saveKey never comes to an end: who finds the key would send it', async () => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const idempotency = { key: () => 'mine' };
     const call = charge(url, { timeout, idempotency, saveKey: never });
     const error = await failureAs(CallError, 'CALL_TIMED_OUT', call);
     expect(error).toMatchObject({ effect: 'unknown', key: 'mine', attempts: 0 });
     expect(error.message).toContain('The outcome is unknown: retry with key mine.');
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it('ends a call whose body is a stream that never ends', async () => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const error = await failureAs(
       CallError,
       'CALL_TIMED_OUT',
       charge(url, { timeout }, new ReadableStream()),
     );
     expect(error).toMatchObject({ effect: 'none', attempts: 0 });
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it('ends a call that gets no answer, and says that the write may have happened', async () => {
-    const { url } = await start(() => ({ after: never() }));
+    const { url } = await server.start(() => ({ after: never() }));
     const { reports, onAttempt } = recordAttempts();
     const error = await failureAs(
       CallError,
@@ -111,7 +101,7 @@ describe('the total limit', () => {
   });
 
   it('ends a call whose output schema never comes to an end, and says that the write happened', async () => {
-    const { url } = await start([{ status: 201, body: {} }]);
+    const { url } = await server.start([{ status: 201, body: {} }]);
     const error = await failureAs(
       CallError,
       'CALL_TIMED_OUT',
@@ -122,7 +112,7 @@ describe('the total limit', () => {
   });
 
   it('is not outlasted by a saveKey that is late: what was never sent is not kept', async () => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const credentials = deferred<Record<string, string>>();
     const saved: string[] = [];
     const call = charge(url, {
@@ -135,11 +125,11 @@ describe('the total limit', () => {
     // Longer than the chain of promises that would still end in saveKey.
     await new Promise((resolve) => setImmediate(resolve));
     expect(saved).toEqual([]);
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it('begins no pause that would not end in time, and fails with the answer it has', async () => {
-    const { url, requests } = await start([
+    const { url, requests } = await server.start([
       { status: 503, headers: { 'retry-after': '31' } },
       { status: 201 },
     ]);
@@ -151,7 +141,7 @@ describe('the total limit', () => {
   });
 
   it('begins no wait for the first request that would not end in time', async () => {
-    const { url, requests } = await start([
+    const { url, requests } = await server.start([
       { status: 409, headers: { 'retry-after': '31' }, body: { code: 'IDEMPOTENCY_IN_PROGRESS' } },
       { status: 201 },
     ]);
@@ -216,17 +206,17 @@ describe('a schema that throws', () => {
   });
 
   it('fails the call before anything is sent, where it is for the input', async () => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const error = await failureAs(CallError, 'CALL_INPUT_INVALID', charge(url, { input: failing }));
     expect(error).toMatchObject({ effect: 'none', attempts: 0, cause: { message: 'out of order' } });
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it.each([
     ['throws', failing],
     ['rejects', schema(async () => Promise.reject(new Error('out of order')))],
   ])('fails the call of a write that happened, where it is for the output and %s', async (_, output) => {
-    const { url } = await start([{ status: 201, body: {} }]);
+    const { url } = await server.start([{ status: 201, body: {} }]);
     const error = await failureAs(SchemaError, 'CALL_OUTPUT_INVALID', charge(url, { output }));
     expect(error).toMatchObject({ effect: 'done', attempts: 1, cause: { message: 'out of order' } });
   });

@@ -9,19 +9,9 @@ import {
   type ClientOptions,
 } from 'nestjs-pg-idempotency/client';
 import { AT_ONCE, failureAs } from '../../helpers/client-calls.js';
-import { startScriptedServer, type ScriptedServer } from '../../helpers/client-server.js';
+import { serverOfTest } from '../../helpers/client-server.js';
 
-let server: ScriptedServer | undefined;
-
-afterEach(async () => {
-  await server?.close();
-  server = undefined;
-});
-
-async function start(script: Parameters<typeof startScriptedServer>[0]): Promise<ScriptedServer> {
-  server = await startScriptedServer(script);
-  return server;
-}
+const server = serverOfTest(afterEach);
 
 const title = unchecked<{ title: string }>();
 
@@ -48,7 +38,7 @@ function support(baseUrl: string, options: Partial<ClientOptions> = {}) {
 
 describe('a client', () => {
   it('puts values into the path in its order, then the body, then the options', async () => {
-    const { url, requests } = await start(() => ({}));
+    const { url, requests } = await server.start(() => ({}));
     const client = support(url);
     await client.ping();
     await client.tickets.create({ title: 'a' }, { idempotencyKey: 'mine' });
@@ -76,7 +66,7 @@ describe('a client', () => {
   });
 
   it('gives a key to what writes, unless an operation says otherwise', async () => {
-    const { url, requests } = await start(() => ({}));
+    const { url, requests } = await server.start(() => ({}));
     const { tickets } = support(url);
     const keys = [
       await tickets.create({ title: 'a' }),
@@ -94,7 +84,7 @@ describe('a client', () => {
   });
 
   it('has retry, credentials and hooks for all of its operations', async () => {
-    const { url, requests } = await start([{ status: 503 }, {}]);
+    const { url, requests } = await server.start([{ status: 503 }, {}]);
     const saved: string[] = [];
     const client = support(url, {
       retry: { backoff: AT_ONCE },
@@ -107,20 +97,20 @@ describe('a client', () => {
   });
 
   it('refuses values that a path cannot have, before anything is sent', async () => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const { tickets } = support(url);
     for (const id of ['', '..', undefined as unknown as string]) {
       await failureAs(CallError, 'CALL_INPUT_INVALID', tickets.update(id, { title: 'a' }));
     }
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it('takes no body for options where an operation has no input', async () => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const close = support(url).tickets.close as (...args: unknown[]) => Promise<unknown>;
     const error = await failureAs(CallError, 'CALL_INPUT_INVALID', close(7, { title: 'a' }));
     expect(error.message).toContain('unknown option title');
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it('refuses more arguments than an operation takes', async () => {

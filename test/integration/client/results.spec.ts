@@ -18,23 +18,9 @@ import {
 import * as v from 'valibot';
 import { z } from 'zod';
 import { AT_ONCE, failureAs, failureOf, recordAttempts } from '../../helpers/client-calls.js';
-import {
-  startScriptedServer,
-  type ScriptedAnswer,
-  type ScriptedServer,
-} from '../../helpers/client-server.js';
+import { serverOfTest, type ScriptedAnswer } from '../../helpers/client-server.js';
 
-let server: ScriptedServer | undefined;
-
-afterEach(async () => {
-  await server?.close();
-  server = undefined;
-});
-
-async function start(script: Parameters<typeof startScriptedServer>[0]): Promise<ScriptedServer> {
-  server = await startScriptedServer(script);
-  return server;
-}
+const server = serverOfTest(afterEach);
 
 describe('a result', () => {
   it.each<[string, ScriptedAnswer, unknown]>([
@@ -45,20 +31,20 @@ describe('a result', () => {
     ['nothing', { headers: { 'content-type': 'application/json' } }, undefined],
     ['204', { status: 204 }, undefined],
   ])('has %s as data', async (_, answer, data) => {
-    const { url } = await start([answer]);
+    const { url } = await server.start([answer]);
     const charge = endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency: {} });
     expect((await charge()).data).toEqual(data);
   });
 
   it('of HEAD has status and headers', async () => {
-    const { url } = await start([{ headers: { etag: '"7"', 'content-type': 'application/json' } }]);
+    const { url } = await server.start([{ headers: { etag: '"7"', 'content-type': 'application/json' } }]);
     const result = await endpoint({ method: 'HEAD', baseUrl: url, path: '/charges' })();
     expect(result).toMatchObject({ status: 200, data: undefined, key: undefined, attempts: 1 });
     expect(result.headers.get('etag')).toBe('"7"');
   });
 
   it('of a first run is not replayed, and has no time where the server tells none', async () => {
-    const { url, requests } = await start([{ status: 201 }]);
+    const { url, requests } = await server.start([{ status: 201 }]);
     const result = await endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency: {} })();
     expect(result).toEqual({
       status: 201,
@@ -72,7 +58,7 @@ describe('a result', () => {
   });
 
   it('of a replay says so, and when the original ran', async () => {
-    const { url } = await start([
+    const { url } = await server.start([
       { headers: { 'Idempotent-Replayed': 'true', 'X-Ran-At': '2026-01-02T03:04:05.678Z' } },
     ]);
     const charge = endpoint({
@@ -89,7 +75,7 @@ describe('a result', () => {
 
   it('that calls itself JSON and is none is an error of a write that happened', async () => {
     const body = '<html>';
-    const { url } = await start([{ body, headers: { 'content-type': 'application/json' } }]);
+    const { url } = await server.start([{ body, headers: { 'content-type': 'application/json' } }]);
     const charge = endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency: {} });
     const error = await failureAs(SchemaError, 'CALL_OUTPUT_INVALID', charge());
     expect(error).toMatchObject({ effect: 'done', attempts: 1 });
@@ -121,7 +107,7 @@ describe.each<[string, StandardSchema, StandardSchema]>([
   ],
 ])('schemas of %s', (_, input, output) => {
   it('make what is sent of what is given, and the data of what comes back', async () => {
-    const { url, requests } = await start([{ body: { id: 'a', at: '2026-01-02T03:04:05.000Z' } }]);
+    const { url, requests } = await server.start([{ body: { id: 'a', at: '2026-01-02T03:04:05.000Z' } }]);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -138,7 +124,7 @@ describe.each<[string, StandardSchema, StandardSchema]>([
   });
 
   it('refuse an input before anybody is asked for a key or credentials', async () => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const asked: string[] = [];
     const charge = endpoint({
       method: 'POST',
@@ -158,11 +144,13 @@ describe.each<[string, StandardSchema, StandardSchema]>([
     expect(error.issues).toHaveLength(1);
     expect(error.message).toMatch(/the body of POST \/charges does not match its input schema: amount: /);
     expect(asked).toEqual([]);
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it('refuse an output, and say that the write happened', async () => {
-    const { url, requests } = await start([{ status: 201, body: { id: 7, at: '2026-01-02T03:04:05.000Z' } }]);
+    const { url, requests } = await server.start([
+      { status: 201, body: { id: 7, at: '2026-01-02T03:04:05.000Z' } },
+    ]);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -183,7 +171,7 @@ describe.each<[string, StandardSchema, StandardSchema]>([
   });
 
   it('refuse the output of a call that only reads, which wrote nothing', async () => {
-    const { url } = await start([{ body: {} }]);
+    const { url } = await server.start([{ body: {} }]);
     const get = endpoint({ method: 'GET', baseUrl: url, path: '/charges/1', output });
     expect(await failureAs(SchemaError, 'CALL_OUTPUT_INVALID', get())).toMatchObject({ effect: 'none' });
   });
@@ -191,7 +179,7 @@ describe.each<[string, StandardSchema, StandardSchema]>([
 
 describe('an asynchronous schema', () => {
   it('is waited for', async () => {
-    const { url, requests } = await start([{ body: 1 }]);
+    const { url, requests } = await server.start([{ body: 1 }]);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -207,7 +195,7 @@ describe('an asynchronous schema', () => {
 
 describe('a request', () => {
   it('has the address of base, path, parameters and query', async () => {
-    const { url, requests } = await start([{}]);
+    const { url, requests } = await server.start([{}]);
     const get = endpoint({ method: 'GET', baseUrl: `${url}/v1/`, path: '/shops/:shop/charges/{id}' });
     await get({
       params: { shop: 'a/b', id: 7 },
@@ -217,7 +205,7 @@ describe('a request', () => {
   });
 
   it('has each header once: of the call before those of the declaration, then credentials, then the key', async () => {
-    const { url, requests } = await start([{}]);
+    const { url, requests } = await server.start([{}]);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -254,13 +242,13 @@ describe('a request', () => {
   });
 
   it('asks for JSON unless it says otherwise', async () => {
-    const { url, requests } = await start([{}]);
+    const { url, requests } = await server.start([{}]);
     await endpoint({ method: 'GET', baseUrl: url, path: '/' })();
     expect(requests[0]?.headers.accept).toBe('application/json');
   });
 
   it('is refused for a parameter that is missing or unknown', async () => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const path: string = '/charges/:id';
     const get = endpoint({ method: 'GET', baseUrl: url, path });
     for (const params of [{}, { id: '' }, { id: '..' }, { id: 1, other: 2 }] as Record<string, string>[]) {
@@ -268,7 +256,7 @@ describe('a request', () => {
       expect(error).toMatchObject({ effect: 'none', attempts: 0 });
       expect(error.message).toMatch(/cannot be sent: (parameter id of )?the path/);
     }
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it.each<[string, unknown]>([
@@ -278,20 +266,20 @@ describe('a request', () => {
     ['a stream of Node.js', Readable.from(['{"amount":4200}'])],
     ['a form of a library', { [Symbol.toStringTag]: 'FormData' }],
   ])('is refused for %s as its body, of which JSON would make {}', async (_what, body) => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const charge = endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency: {} });
     const error = await failureAs(CallError, 'CALL_INPUT_INVALID', charge({ body }));
     expect(error).toMatchObject({ effect: 'none', attempts: 0 });
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it('is refused for an option that it would ignore, such as a misspelt key', async () => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const charge = endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency: {} });
     const options = { idempotency_key: 'order-7' } as object;
     const error = await failureAs(CallError, 'CALL_INPUT_INVALID', charge({ body: {} }, options));
     expect(error.message).toContain('unknown option idempotency_key');
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 });
 
@@ -302,7 +290,7 @@ describe('a key', () => {
     ['x'.repeat(257), 'has 257 characters, the most is 256'],
     [undefined, 'is not a string'],
   ])('%j is refused, chosen or given', async (key, fault) => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const idempotency = { key: () => key as string };
     const charge = endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency });
     const calls = [charge(), ...(key === undefined ? [] : [charge({}, { idempotencyKey: key })])];
@@ -311,7 +299,7 @@ describe('a key', () => {
       expect(error).toMatchObject({ effect: 'none', attempts: 0 });
       expect(error.message).toContain(`the key of POST /charges ${fault}`);
     }
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it('is held to the rules of the server', async () => {
@@ -346,7 +334,7 @@ describe('a key', () => {
   });
 
   it('that is the fingerprint of what is sent is the same for the same', async () => {
-    const { url } = await start(() => ({}));
+    const { url } = await server.start(() => ({}));
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -386,7 +374,7 @@ describe('secrets', () => {
       },
     ],
   ])('are nowhere in the error of %s', async (_, script, auth, part) => {
-    const { url } = await start(script);
+    const { url } = await server.start(script);
     const { reports, onAttempt } = recordAttempts();
     const charge = endpoint({
       method: 'POST',
@@ -420,7 +408,7 @@ function everythingOf(error: CallError, reports: readonly AttemptReport[]): stri
 
 describe('an error', () => {
   it('of an answer has all of it', async () => {
-    const { url } = await start([
+    const { url } = await server.start([
       {
         status: 402,
         body: { code: 'CARD_DECLINED' },
@@ -445,7 +433,7 @@ describe('an error', () => {
   });
 
   it.each([503, 408])('after %d names the key to go on with', async (status) => {
-    const { url } = await start([{ status }]);
+    const { url } = await server.start([{ status }]);
     const charge = endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency: {} });
     const error = await failureAs(AnswerError, 'CALL_REFUSED', charge({}, { idempotencyKey: 'mine' }));
     expect(error).toMatchObject({ effect: 'unknown', key: 'mine' });
@@ -453,7 +441,7 @@ describe('an error', () => {
   });
 
   it('without a key says what to do instead', async () => {
-    const { url } = await start([{ cut: 'before' }]);
+    const { url } = await server.start([{ cut: 'before' }]);
     const charge = endpoint({ method: 'POST', baseUrl: url, path: '/charges' });
     const error = await failureAs(CallError, 'CALL_NETWORK_FAILED', charge());
     expect(error).toMatchObject({ effect: 'unknown', key: undefined });
@@ -463,7 +451,7 @@ describe('an error', () => {
   });
 
   it('of a key of another request is known by the code of another server', async () => {
-    const { url } = await start([{ status: 422, body: { error: 'E_REUSED' } }]);
+    const { url } = await server.start([{ status: 422, body: { error: 'E_REUSED' } }]);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -475,7 +463,7 @@ describe('an error', () => {
   });
 
   it('of credentials that cannot be had is of a call that sent nothing', async () => {
-    const { url } = await start([]);
+    const { url } = await server.start([]);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -487,11 +475,11 @@ describe('an error', () => {
     expect(error).toMatchObject({ effect: 'none', attempts: 0, key: 'mine' });
     expect(error.cause).toMatchObject({ message: 'vault is sealed' });
     expect(error.message).toContain('POST /charges has no credentials: vault is sealed');
-    expect(server?.connections).toBe(0);
+    expect(server.connections).toBe(0);
   });
 
   it('of a call that only reads has no effect, whatever happened', async () => {
-    const { url } = await start([{ cut: 'before' }, { status: 500 }]);
+    const { url } = await server.start([{ cut: 'before' }, { status: 500 }]);
     const list = endpoint({ method: 'GET', baseUrl: url, path: '/charges' });
     expect(await failureOf(list())).toMatchObject({ code: 'CALL_NETWORK_FAILED', effect: 'none' });
     expect(await failureOf(list())).toMatchObject({ code: 'CALL_REFUSED', effect: 'none' });

@@ -1,31 +1,18 @@
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import { AnswerError, CallError, endpoint, type NextStep } from 'nestjs-pg-idempotency/client';
 import { AT_ONCE, failureAs, recordAttempts } from '../../helpers/client-calls.js';
-import {
-  startScriptedServer,
-  type ScriptedAnswer,
-  type ScriptedServer,
-} from '../../helpers/client-server.js';
+import { serverOfTest, type ScriptedAnswer } from '../../helpers/client-server.js';
 
 const IN_PROGRESS: ScriptedAnswer = { status: 409, body: { code: 'IDEMPOTENCY_IN_PROGRESS' } };
 
-let server: ScriptedServer | undefined;
+afterEach(() => void jest.restoreAllMocks());
 
-afterEach(async () => {
-  jest.restoreAllMocks();
-  await server?.close();
-  server = undefined;
-});
-
-async function start(script: Parameters<typeof startScriptedServer>[0]): Promise<ScriptedServer> {
-  server = await startScriptedServer(script);
-  return server;
-}
+const server = serverOfTest(afterEach);
 
 describe('Retry-After', () => {
   /** What the client is about to do after its first attempt; the call is given up before it does. */
   async function nextAfter(answer: ScriptedAnswer, total: string | number = '1h'): Promise<NextStep> {
-    const { url } = await start([answer]);
+    const { url } = await server.start([answer]);
     const controller = new AbortController();
     const { reports, onAttempt } = recordAttempts();
     const charge = endpoint({
@@ -93,7 +80,7 @@ describe('Retry-After', () => {
 
 describe('pauses', () => {
   it('grow from one failure to the next, each random from 0', async () => {
-    const { url } = await start(() => ({ status: 503 }));
+    const { url } = await server.start(() => ({ status: 503 }));
     const { reports, onAttempt } = recordAttempts();
     jest.spyOn(Math, 'random').mockReturnValue(0.5);
     const charge = endpoint({
@@ -118,7 +105,7 @@ describe('409 in progress', () => {
   };
 
   it('is waited out, and counts neither as a failure nor against the attempts', async () => {
-    const { url, requests } = await start([...Array<ScriptedAnswer>(8).fill(IN_PROGRESS), replayed]);
+    const { url, requests } = await server.start([...Array<ScriptedAnswer>(8).fill(IN_PROGRESS), replayed]);
     const { reports, onAttempt } = recordAttempts();
     const charge = endpoint({
       method: 'POST',
@@ -144,7 +131,7 @@ describe('409 in progress', () => {
       IN_PROGRESS,
       replayed,
     ] as const;
-    const { url } = await start(script);
+    const { url } = await server.start(script);
     const { reports, onAttempt } = recordAttempts();
     const charge = endpoint({
       method: 'POST',
@@ -166,7 +153,7 @@ describe('409 in progress', () => {
   });
 
   it('is waited out also where nothing is said of retry', async () => {
-    const { url } = await start([{ ...IN_PROGRESS, headers: { 'retry-after': '0' } }, replayed]);
+    const { url } = await server.start([{ ...IN_PROGRESS, headers: { 'retry-after': '0' } }, replayed]);
     jest.spyOn(Math, 'random').mockReturnValue(0);
     const charge = endpoint({ method: 'POST', baseUrl: url, path: '/charges', idempotency: {} });
     expect(await charge({ body: {} })).toMatchObject({ attempts: 2, replayed: true });
@@ -174,7 +161,7 @@ describe('409 in progress', () => {
 
   it('is known by the code of another server', async () => {
     const busy: ScriptedAnswer = { status: 409, body: { error: { code: 'E_BUSY' } } };
-    const { url } = await start([busy, replayed, IN_PROGRESS]);
+    const { url } = await server.start([busy, replayed, IN_PROGRESS]);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
@@ -188,7 +175,7 @@ describe('409 in progress', () => {
 
   it('ends with the time of the call, as an outcome that is unknown', async () => {
     const last = { ...IN_PROGRESS, headers: { 'retry-after': '31' } };
-    const { url, requests } = await start([IN_PROGRESS, IN_PROGRESS, last]);
+    const { url, requests } = await server.start([IN_PROGRESS, IN_PROGRESS, last]);
     const charge = endpoint({
       method: 'POST',
       baseUrl: url,
