@@ -18,7 +18,7 @@ describe.each(EITHER)('boot on Nest $nest ($adapter)', (platform) => {
   });
 
   it('fails with the remedy where forRoot was forgotten', () => {
-    expect(outcome('forgotten')).toMatch(/: refused to boot: .*BootController.*IdempotencyModule\.forRoot/);
+    expect(outcome('forgotten')).toMatch(/: refused to boot: .*IdempotencyModule\.forRoot/);
   });
 
   it.each(['request-scoped', 'durable', 'two hops away'])(
