@@ -12,7 +12,7 @@ import { compileApps } from './compile.mjs';
 
 const HERE = fileURLToPath(new URL('.', import.meta.url));
 
-export type Adapter = 'express' | 'fastify';
+type Adapter = 'express' | 'fastify';
 
 /** Where an application runs. */
 export interface Platform {
