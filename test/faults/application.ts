@@ -60,7 +60,7 @@ export async function startFaultApp(options: FaultAppOptions): Promise<TestApp> 
   });
 }
 
-/** The same in a process of its own. */
+/** The same, for `startTracedProcess`. */
 export function faultProgram(options: FaultAppOptions): Program {
   return { module: './test/faults/application.ts', start: 'startFaultApp', options };
 }

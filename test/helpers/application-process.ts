@@ -1,24 +1,24 @@
 import { once } from 'node:events';
 import { runTypeScript } from './child-process.js';
 
-/** What runs in the process: a function that a module exports, and which starts an application. */
+/** What runs in the process: an exported function that starts an application. */
 export interface Program {
   /** Relative to the repository's root. */
   readonly module: string;
-  /** Is called with the options, and with `onMilestone`. */
+  /** The function's name. It receives the options and `onMilestone`. */
   readonly start: string;
   /** Only what JSON can carry. */
   readonly options: object;
 }
 
-/** An application in a process of its own, which can die or be paused. */
+/** An application in its own process. The test can kill it or pause it. */
 export interface ApplicationProcess {
   readonly url: string;
   /** Resolves when the process is gone, whoever ended it. */
   readonly gone: Promise<void>;
-  /** Resolves with the next milestone that begins so; the ones before it are skipped. Rejects when the process dies. */
+  /** Resolves with the next milestone that begins so. Rejects if the process dies. */
   milestone(beginning: string): Promise<string>;
-  /** Of an `Application`: handlers that come to this place wait there. Resolves when the process has done so. */
+  /** As `Application.block`. Resolves when the process has done it. */
   block(place: string): Promise<void>;
   unblock(place: string): Promise<void>;
   /** SIGSTOP: not even its timers run. */
@@ -34,7 +34,7 @@ export async function startApplicationProcess(program: Program): Promise<Applica
   return (await start(program)).application;
 }
 
-/** Who a process writes to. */
+/** Where a process writes to. */
 export type Peer = 'database' | 'provider' | 'client';
 
 /** One write of a process, as it can be found again in another run. */
@@ -53,7 +53,7 @@ export interface Trace {
   readonly bytes: number;
 }
 
-/** Where a process dies: before (0), after (1) or inside one of its writes, by the share of its bytes that got out. */
+/** Where a process dies: before (0), after (1) or inside a write, by the share of bytes sent. */
 interface Death {
   readonly place: Place;
   readonly share: number;
@@ -61,7 +61,7 @@ interface Death {
 
 /** How a process is watched. */
 interface Watch {
-  /** A statement that must have been sent before the provider gets to see anything; one never sent holds for good. */
+  /** Holds all writes to the provider until this statement was sent. */
   readonly holdProviderUntil?: string | undefined;
 }
 
@@ -69,29 +69,29 @@ interface Tracing extends Watch {
   readonly ports: { readonly database: number; readonly provider: number };
 }
 
-/** What `socket-tracer.ts` is told by its parent. From each of these on, it counts anew. */
+/** Commands for `socket-tracer.ts`. Each restarts its counts. */
 export type TracerCommand =
   | { readonly do: 'nothing' | 'report' }
   | ({ readonly do: 'trace' } & Tracing)
   | ({ readonly do: 'die' } & Death & Tracing)
   | ({ readonly do: 'die at byte'; readonly byte: number } & Tracing);
 
-/** A process whose writes can be listed, and which can be told to kill itself at one of them. */
+/** A process that lists its writes, and can kill itself at one of them. */
 export interface TracedProcess extends ApplicationProcess {
-  /** What it writes while that goes on. */
+  /** Lists what it writes during `work`. */
   trace(work: () => Promise<unknown>, watch?: Watch): Promise<Trace>;
-  /** Resolves when it is set to kill itself. */
+  /** Tells it to kill itself at this place. */
   arm(death: Death, watch?: Watch): Promise<void>;
-  /** The same, by the number of bytes that get out first, whoever they go to. */
+  /** Tells it to kill itself after this many bytes, to whichever peer. */
   armAtByte(byte: number): Promise<void>;
-  /** Whether it has killed itself, or does so in time; then it is gone. */
+  /** Whether it killed itself in time. If so, it is gone. */
   died(): Promise<boolean>;
 }
 
-/** Milliseconds within which a process that is set to kill itself has to do so; otherwise it is killed. */
+/** Milliseconds after which a process that should have killed itself is killed. */
 const PATIENCE = 20_000;
 
-/** Starts a {@link TracedProcess}; `peers` are the URLs of who it writes to besides its clients. */
+/** Starts a {@link TracedProcess} that writes to these peers and to its clients. */
 export async function startTracedProcess(
   program: Program,
   peers: { readonly databaseUrl: string; readonly providerUrl: string },
@@ -139,7 +139,7 @@ interface Started {
   readonly send: (message: object) => void;
 }
 
-/** The preamble is source text that runs before anything is imported. */
+/** `preamble` is source text that runs before any import. */
 async function start({ module, start, options }: Program, preamble = ''): Promise<Started> {
   const child = runTypeScript(
     `
@@ -157,7 +157,7 @@ async function start({ module, start, options }: Program, preamble = ''): Promis
     'channel',
   );
   const gone = new Promise<void>((resolve) => child.process.once('exit', () => resolve()));
-  // Whoever is sent something may be dead by now; that shows elsewhere.
+  // The process may be dead by now. That shows elsewhere.
   const send = (message: object): void => void child.process.send(message, () => undefined);
   const operate = async (gate: 'block' | 'unblock', place: string): Promise<void> => {
     const done = once(child.process, 'message');

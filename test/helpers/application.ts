@@ -64,7 +64,9 @@ export interface TestAppOptions {
   readonly poolSize?: number;
   /** Has Nest keep the bytes of bodies that it parses. Default: false. */
   readonly rawBody?: boolean;
-  /** Called before the application listens, to add filters, pipes, middleware, plugins or versioning. */
+  /** Options of Fastify's server. */
+  readonly fastify?: ConstructorParameters<typeof FastifyAdapter>[0];
+  /** Adds filters, pipes, middleware, plugins or versioning before the application listens. */
   readonly configure?: (app: NestExpressApplication & NestFastifyApplication) => void | Promise<void>;
 }
 
@@ -75,13 +77,13 @@ export interface TestApp {
   close(): Promise<void>;
 }
 
-/** A Nest application on a real port whose controllers are the test's own. Most tests need no more. */
+/** Starts Nest on a real port, with the test's own controllers. Most tests need no more. */
 export async function startApp(options: TestAppOptions): Promise<TestApp> {
   const { adapter, controllers = [], providers = [] } = options;
   const builder = Test.createTestingModule({ imports: modulesOf(options), controllers, providers });
   const module = await builder.compile();
   const app = module.createNestApplication<NestExpressApplication & NestFastifyApplication>(
-    (adapter === 'express' ? new ExpressAdapter() : new FastifyAdapter()) as FastifyAdapter,
+    (adapter === 'express' ? new ExpressAdapter() : new FastifyAdapter(options.fastify)) as FastifyAdapter,
     { rawBody: options.rawBody ?? false, logger: LOGGER },
   );
   try {
@@ -95,7 +97,7 @@ export async function startApp(options: TestAppOptions): Promise<TestApp> {
   return { app, url: `http://127.0.0.1:${port}`, close: () => app.close() };
 }
 
-/** What a handler of an {@link Application} is given. */
+/** What an {@link Application} gives a handler. */
 export interface Scene {
   readonly application: Application;
   readonly route: string;
@@ -117,37 +119,37 @@ export function saveOrder({ orders }: Scene): Promise<Order> {
   return orders.save({ item: 'book', price: 1 });
 }
 
-/** A handler that has been entered, and waits to be told how to end. */
+/** A handler that waits until the test tells it how to end. */
 export interface HeldHandler {
   /** Resolves when the handler was entered. */
   readonly entered: Promise<void>;
-  /** Lets it go on, with what it shall do. */
+  /** Lets it go on and run `handler`. Default: the application's default handler. */
   end(handler?: Handler): void;
 }
 
 export interface ApplicationOptions extends Omit<TestAppOptions, 'adapter' | 'databaseUrl'> {
-  /** `'none'`: without an HTTP server, as a consumer of a queue is. */
+  /** `'none'` starts no HTTP server, as a queue consumer would. */
   readonly adapter: Adapter | 'none';
-  /** Has to have the shop's tables. Default: a database of its own, unless `databaseUrl` is given. */
+  /** A database with the shop's tables. Default: a new one, unless `databaseUrl` is given. */
   readonly database?: TestDatabase;
   /** Default: that of the database. */
   readonly databaseUrl?: string;
-  /** Protected routes by name. `run` is always there, with no options, and so is `plain`, which is not protected. */
+  /** More protected routes, by name. `run` (no options) and `plain` (unprotected) always exist. */
   readonly routes?: Readonly<Record<string, IdempotentRouteOptions>>;
-  /** What handlers do unless they are told otherwise. Default: {@link saveOrder}. */
+  /** Default: {@link saveOrder}. */
   readonly handler?: Handler;
-  /** Hears of each milestone at once. */
+  /** Receives each milestone as it is passed. */
   readonly onMilestone?: (milestone: string) => void;
 }
 
-/** A Nest application whose handlers do what the test tells them to, with what there is to know about it. */
+/** A Nest application whose handlers do what the test says. It records what happens. */
 export class Application {
   readonly events: IdempotencyEvent[] = [];
   /** Handlers that were entered, in order. */
   readonly scenes: Scene[] = [];
-  /** What handlers say about how far they have come, in order: `entered 1 …` and `aborted` are said for every one. */
+  /** What handlers told, in order. Each tells `entered <attempt> <key>`, and `aborted` if it is. */
   readonly milestones: string[] = [];
-  /** Requests that were read, and are decided on next. */
+  /** Requests that were read and are about to be claimed. */
   arrived = 0;
   readonly #defaultHandler: Handler;
   readonly #scripts = new Map<string, Handler>();
@@ -231,12 +233,12 @@ export class Application {
     return this.nest.get(IdempotencyService);
   }
 
-  /** What handlers do that are entered from now on; without an argument, what they do by default. */
+  /** Sets what handlers entered from now on do. Without an argument: the default. */
   acts(handler: Handler = this.#defaultHandler): void {
     this.#handler = handler;
   }
 
-  /** Makes the next handler wait; those after it do what they do by default. */
+  /** Makes the next handler wait. Later ones run the default. */
   hold(): HeldHandler {
     const [entered, ending] = [deferred(), deferred<Handler>()];
     this.acts(async (scene) => {
@@ -247,7 +249,7 @@ export class Application {
     return { entered: entered.promise, end: (handler = this.#defaultHandler) => ending.resolve(handler) };
   }
 
-  /** Handlers that come to this place wait there: that is where they call {@link Application.pass}. */
+  /** Handlers that call {@link Application.pass} with this place wait until it is unblocked. */
   block(place: string): void {
     if (!this.#blocked.has(place)) this.#blocked.set(place, deferred());
   }
@@ -266,10 +268,10 @@ export class Application {
     this.options.onMilestone?.(milestone);
   }
 
-  /** What a route's handler does: what its request was sent with, or else what all handlers do now. */
+  /** Called by the controllers. A script sent with {@link Application.run} goes first. */
   enter(scene: Scene, script: string | undefined): unknown {
     this.scenes.push(scene);
-    // On `plain` there is none.
+    // Undefined on `plain`.
     const execution = scene.execution as IdempotencyExecution | undefined;
     this.tell(`entered ${execution?.attempt} ${execution?.deriveKey('charge')}`);
     execution?.signal.addEventListener('abort', () => this.tell('aborted'));
@@ -280,7 +282,7 @@ export class Application {
     return postJson(`${this.url}/${route}`, body, { 'Idempotency-Key': key });
   }
 
-  /** Sends so many duplicates, and resolves when all of them have arrived; `answers` is what they get. */
+  /** Sends `count` duplicates. Resolves when all have arrived, with a promise of their answers. */
   async sendAndArrive(
     count: number,
     route: string,
@@ -289,13 +291,13 @@ export class Application {
     const before = this.arrived;
     const answers = Promise.all(Array.from({ length: count }, () => this.send(route, key)));
     answers.catch(() => undefined);
-    // The look after they have arrived comes in a turn of its own, when they have found the flight they wait for.
+    // One more turn of the loop: by then they have joined the request they wait for.
     await eventually(() => this.arrived === before + count);
     await new Promise((resolve) => setImmediate(resolve));
     return { answers };
   }
 
-  /** Sends a request whose handler does what `script` says. Default: to `run`, with a key of its own. */
+  /** Sends a request whose handler runs `script`. Default: a new key, on the route `run`. */
   run(
     script: Handler,
     { key, route = 'run' }: { readonly key?: string; readonly route?: string } = {},
@@ -312,13 +314,13 @@ export class Application {
     );
   }
 
-  /** Connections of the pool, and those who wait for one. */
+  /** Connections in the pool, and requests that wait for one. */
   pool(): { total: number; idle: number; waiting: number } {
     const pool = poolOf(this.dataSource);
     return { total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount };
   }
 
-  /** Resolves when every connection is back in the pool, and no transaction is open on the server. */
+  /** Resolves when the pool is idle and the server has no open transaction. */
   idle(): Promise<void> {
     return untilIdle(this.dataSource, this.database);
   }
@@ -334,20 +336,20 @@ export class Application {
     return rows.map(({ item }) => item);
   }
 
-  /** Forgets what happened. Handlers do what they do by default, and no place is blocked. */
+  /** Forgets what happened, restores the default handler and unblocks every place. */
   reset(): void {
     this.acts();
     for (const place of this.#blocked.keys()) this.unblock(place);
     for (const list of [this.events, this.scenes, this.milestones]) list.length = 0;
   }
 
-  /** As {@link Application.reset}, and the tables are as they were in the beginning. */
+  /** Resets, and restores the tables. */
   clear(): Promise<void> {
     this.reset();
     return resetShop(this.database);
   }
 
-  /** Ends the application, and drops the database where it is the application's own. */
+  /** Closes the application, and drops the database if it created it. */
   async close(): Promise<void> {
     await this.nest.close();
     await this.ownDatabase?.drop();
@@ -382,7 +384,7 @@ function modulesOf(options: Omit<TestAppOptions, 'adapter'>): NonNullable<Module
 @Module({})
 class RootModule {}
 
-/** As the program of a queue's consumer starts it. */
+/** Starts Nest as a queue consumer's program does. */
 function startContext(options: Omit<TestAppOptions, 'adapter'>): Promise<INestApplicationContext> {
   const { providers = [] } = options;
   return NestFactory.createApplicationContext(

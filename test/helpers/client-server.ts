@@ -35,18 +35,18 @@ export interface ScriptedServer {
   close(): Promise<void>;
 }
 
-/** What a server does: with the first request what comes first, and so on, or what the function says. */
+/** Answers by position, or a function of the request. */
 type Script = readonly ScriptedAnswer[] | ((request: ReceivedRequest, index: number) => ScriptedAnswer);
 
 /** The server of one test, closed after it. */
 export interface ServerOfTest extends ScriptedServer {
-  /** From here on the rest is about the server that this starts. */
+  /** Starts a server. The other members are about the last one started. */
   start(script: Script): Promise<ScriptedServer>;
 }
 
 /**
- * What the specs of the client set up. `afterEach` has to be the one that the spec imported: helpers are loaded once for several
- * files, and would register their hooks with the first one.
+ * Sets up the client's specs. Pass the spec's own `afterEach`: Node loads helpers once per worker,
+ * so a hook imported here would belong to the first file.
  */
 export function serverOfTest(afterEach: (hook: () => Promise<void>) => void): ServerOfTest {
   let current: ScriptedServer | undefined;

@@ -8,7 +8,7 @@ export function poolOf(dataSource: DataSource): Pool {
   return (dataSource.driver as unknown as { master: Pool }).master;
 }
 
-/** Resolves when every connection is back in the pool, and no transaction is open on the server. */
+/** Resolves when the pool is idle and the server has no open transaction. */
 export async function untilIdle(
   dataSource: DataSource,
   database: TestDatabase,

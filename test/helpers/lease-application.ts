@@ -16,15 +16,15 @@ const ROUTES = {
 
 export type Route = keyof typeof ROUTES | 'reconcile';
 
-/** Finds out what became of an attempt, for the route `reconcile`. */
+/** `onOutcomeUnknown` of the route `reconcile`. */
 export type Reconcile = (unresolved: UnresolvedOutcome) => Reconciliation | Promise<Reconciliation>;
 
 export interface LeaseApplicationOptions extends ApplicationOptions {
-  /** Default: it stays unknown. */
+  /** Default: the outcome stays unknown. */
   readonly reconcile?: Reconcile;
 }
 
-/** An {@link Application} with the routes of lease mode. Duplicates do not wait unless it is told so. */
+/** Starts an {@link Application} with lease routes. By default it rejects duplicates at once. */
 export function startLeaseApplication({
   reconcile = () => ({ outcome: 'unknown' }),
   ...options
@@ -43,12 +43,12 @@ export function startLeaseApplication({
   });
 }
 
-/** The same for a process of its own. */
+/** The same, for `startApplicationProcess`. */
 export function leaseProgram(options: LeaseApplicationOptions): Program {
   return { module: './test/helpers/lease-application.ts', start: 'startLeaseApplication', options };
 }
 
-/** An order written in a (fenced) transaction, with places to wait at before, inside and after it. */
+/** Writes an order in a (fenced) transaction. Places: `handler`, `transaction` and `end`. */
 async function orderStepByStep({ application, execution, orders }: Scene): Promise<unknown> {
   await application.pass('handler');
   const order = await execution.transaction(async () => {

@@ -28,17 +28,17 @@ export const RESPONSE: RecordedResponse = {
 export const TRANSACTION: ClaimMode = { kind: 'transaction', isolation: undefined, storesErrors: true };
 export const LEASE: ClaimMode = { kind: 'lease', lease: 10_000 };
 
-/** The identity that is asked about unless a test says otherwise, and the number of its lock in raw statements. */
+/** The identity of raw statements, and the number of its lock. */
 export const IDENTITY = ['c', 'e', 'k'] as const;
 export const LOCK = '7';
 export const FINGERPRINT = Buffer.from('the same request');
 export const OWNER = '00000000-0000-4000-8000-000000000001';
 export const SOMEBODY_ELSE = '00000000-0000-4000-8000-000000000002';
 
-/** What is not given back by then never will be. */
+/** A connection that is not back by then never comes back. */
 const PATIENCE = { timeoutMs: 3_000 };
 
-/** A row's columns; of times how far they are from now. */
+/** Columns of a row. Times are intervals from now. */
 export interface Row {
   readonly client: string;
   readonly endpoint: string;
@@ -62,11 +62,11 @@ const ROW: Row = {
 };
 
 export interface TestStoreOptions {
-  /** Default: one of its own, with a table for notes. */
+  /** Default: a new one, with a table for notes. */
   readonly database?: TestDatabase;
   /** Default: that of the database, or of the proxy in front of it. */
   readonly url?: string;
-  /** Whether the store reaches the database through {@link TestStore.proxy}. Default: false. */
+  /** Puts {@link TestStore.proxy} before the database. Default: false. */
   readonly behindProxy?: boolean;
   readonly poolSize?: number;
   readonly acquireTimeout?: number;
@@ -85,7 +85,7 @@ interface Parts {
   readonly isOwner: boolean;
 }
 
-/** The store on a pool of its own, without HTTP in front of it: what it answers, and what is in the database. */
+/** The store with its own pool and without HTTP: its answers, its rows, its wire. */
 export class TestStore {
   readonly database: TestDatabase;
   readonly dataSource: DataSource;
@@ -145,12 +145,12 @@ export class TestStore {
     return Promise.all(of.map((identity) => this.claim(mode, { identity })));
   }
 
-  /** The execution of a claim that is to succeed. */
+  /** The execution of a claim that must succeed. */
   async execution(mode: ClaimMode, facts: Partial<Claim> = {}): Promise<Execution> {
     return executionOf(await this.claim(mode, facts));
   }
 
-  /** Records a response for each identity, which tells whose it is. */
+  /** Records a response for each identity, with {@link bodyOf} it. */
   async completeAll(mode: ClaimMode, of: readonly Identity[]): Promise<void> {
     for (const identity of of) {
       const execution = await this.execution(mode, { identity });
@@ -163,7 +163,7 @@ export class TestStore {
     await this.dataSource.query('INSERT INTO notes VALUES ($1)', [text]);
   }
 
-  /** What was noted and committed. */
+  /** Committed notes. */
   async notes(): Promise<string[]> {
     const rows = await this.database.query<{ text: string }>('SELECT text FROM notes ORDER BY text');
     return rows.map(({ text }) => text);
@@ -209,21 +209,21 @@ export class TestStore {
     );
   }
 
-  /** Rows that are like the one of {@link IDENTITY} in all but one of its columns. */
+  /** Inserts rows that differ from {@link IDENTITY} in one column each. */
   async insertNeighbours(columns: Partial<Row> = {}): Promise<void> {
     for (const column of ['client', 'endpoint', 'key'] as const) {
       await this.insert({ ...columns, [column]: 'another' });
     }
   }
 
-  /** Makes the attempt, or the record, one that is over. */
+  /** Moves the end of the attempt or of the record into the past. */
   async age(column: 'expires_at' | 'locked_until'): Promise<void> {
     await this.database.query(
       `UPDATE idempotency_records SET ${column} = clock_timestamp() - interval '1 second'`,
     );
   }
 
-  /** A connection for raw statements, closed with the store. Nothing there has to wait; what does so by mistake fails. */
+  /** Opens a connection for raw statements. Its timeout fails those that wait by mistake. */
   async connect(): Promise<Client> {
     const client = new Client({ connectionString: this.database.url });
     this.#clients.push(client);
@@ -244,7 +244,7 @@ export class TestStore {
     return Number(row!.server_version_num);
   }
 
-  /** What passes through the proxy while that is done, and until everything is back; not after a connection was lost. */
+  /** Counts what passes the proxy until the pool is idle. Not for work that loses a connection. */
   async costOf(work: () => Promise<unknown>): Promise<WireCount> {
     await this.idle();
     this.#wire.counter.take();
@@ -257,12 +257,12 @@ export class TestStore {
     return this.parts.store.drained();
   }
 
-  /** Resolves when every connection is back, none of them inside a transaction. */
+  /** Resolves when the pool is idle and the server has no open transaction. */
   idle(): Promise<void> {
     return untilIdle(this.dataSource, this.database, PATIENCE);
   }
 
-  /** Ends every session of the pool on the server that is in a transaction. */
+  /** Terminates every session that is in a transaction. */
   async cut(): Promise<void> {
     await this.database.query(
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -314,7 +314,7 @@ export function attemptOf(outcome: ClaimOutcome): UnresolvedAttempt {
   return outcome.attempt;
 }
 
-/** Identities, of which no two share all three parts and many share one. */
+/** Different identities, many of which share one part. */
 export const identities = (count: number): [Identity, ...Identity[]] =>
   Array.from({ length: count }, (_, index) => ({
     client: `client-${index % 3}`,
@@ -322,17 +322,17 @@ export const identities = (count: number): [Identity, ...Identity[]] =>
     key: `key-${Math.floor(index / 6)}`,
   })) as [Identity, ...Identity[]];
 
-/** The body that {@link TestStore.completeAll} records for it. */
+/** The body that {@link TestStore.completeAll} records for an identity. */
 export function bodyOf({ client, endpoint, key }: Identity): Buffer {
   return Buffer.from(JSON.stringify([client, endpoint, key]));
 }
 
-/** The bodies of the records that were found, or what was found in their place. */
+/** Bodies of the records found, or the other outcomes as they are. */
 export function bodiesOf(outcomes: readonly ClaimOutcome[]): unknown[] {
   return outcomes.map((outcome) => (outcome.kind === 'recorded' ? outcome.record.response?.body : outcome));
 }
 
-/** The code of the failure that a promise is rejected with. */
+/** Resolves with the code of the failure, or undefined if there is none. */
 export async function codeOf(work: Promise<unknown>): Promise<string | undefined> {
   return work.then(
     () => undefined,
@@ -340,7 +340,7 @@ export async function codeOf(work: Promise<unknown>): Promise<string | undefined
   );
 }
 
-/** Resolves with the SQLSTATE of the failure; with undefined where there is none. */
+/** Resolves with the SQLSTATE of the failure, or undefined if there is none. */
 export async function sqlStateOf(work: Promise<QueryResult>): Promise<string | undefined> {
   return work.then(
     () => undefined,

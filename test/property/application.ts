@@ -110,7 +110,7 @@ export async function startPropertyApp(options: PropertyAppOptions): Promise<Tes
   return { ...app, close };
 }
 
-/** The same in a process of its own. */
+/** The same, for `startApplicationProcess`. */
 export function propertyProgram(options: PropertyAppOptions): Program {
   return { module: './test/property/application.ts', start: 'startPropertyApp', options };
 }
