@@ -39,7 +39,17 @@ const noFocusedOrSkippedTests = ['describe', 'it', 'test'].flatMap((object) =>
 );
 
 export default defineConfig(
-  { ignores: ['dist/', 'coverage/', '.data/', '.stryker-tmp/', 'reports/'] },
+  {
+    ignores: [
+      'dist/',
+      'coverage/',
+      '.data/',
+      '.stryker-tmp/',
+      'reports/',
+      'test/interop/nest*/',
+      'test/interop/apps/',
+    ],
+  },
   {
     // A rule that is wrong is changed here, for everybody, and not silenced line by line.
     linterOptions: { noInlineConfig: true, reportUnusedDisableDirectives: 'error' },
@@ -83,6 +93,7 @@ export default defineConfig(
         URL: 'readonly',
         console: 'readonly',
         fetch: 'readonly',
+        performance: 'readonly',
         module: 'writable',
         process: 'readonly',
         require: 'readonly',
@@ -94,7 +105,7 @@ export default defineConfig(
   {
     files: ['sample-app/start-page/public/*.js'],
     languageOptions: {
-      globals: { Option: 'readonly', crypto: 'readonly', document: 'readonly', performance: 'readonly' },
+      globals: { Option: 'readonly', crypto: 'readonly', document: 'readonly' },
     },
   },
   prettier,

@@ -6,7 +6,7 @@
  */
 export default {
   mutate: [
-    'lib/core/{fingerprint,canonical-json,disposition,engine}.ts',
+    'lib/core/{fingerprint,canonical,disposition,engine}.ts',
     'lib/http/{response-recorder,header-policy,held-body}.ts',
     'lib/postgres/{claim-statement,claimed-transaction,fenced-transaction}.ts',
   ],

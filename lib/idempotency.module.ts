@@ -1,4 +1,12 @@
-import { Module, type DynamicModule, type FactoryProvider, type Provider } from '@nestjs/common';
+import {
+  Inject,
+  Module,
+  type DynamicModule,
+  type FactoryProvider,
+  type NestModule,
+  type OnModuleInit,
+  type Provider,
+} from '@nestjs/common';
 import { ApplicationConfig, ModuleRef, ModulesContainer } from '@nestjs/core';
 import { IdempotencyUsageError } from './core/errors.js';
 import type {
@@ -11,8 +19,8 @@ import { IdempotencyRuntime } from './idempotency.runtime.js';
 import { IdempotencyService } from './idempotency.service.js';
 import { describeRoutes } from './openapi/describe-routes.js';
 import { IdempotencyPurgeService } from './purge/purge.service.js';
-
-const OPTIONS = Symbol.for('nestjs-pg-idempotency:options');
+import { assertProtection, OPTIONS } from './transports/http/module-check.js';
+import { guardInstances } from './transports/http/routes.js';
 
 const PROVIDERS: Provider[] = [
   {
@@ -47,10 +55,14 @@ const PROVIDERS: Provider[] = [
  * is global.
  *
  * The application refuses to boot when an option is unknown or invalid, when the table is missing or outdated, when a
- * marked handler cannot be protected, and when two would share an endpoint; the error names the remedy.
+ * marked handler cannot be protected, when two would share an endpoint, and when its options depend on a provider of
+ * another scope than the default; the error names the remedy.
  */
 @Module({})
-export class IdempotencyModule {
+export class IdempotencyModule implements NestModule, OnModuleInit {
+  /** @internal */
+  constructor(@Inject(ModulesContainer) private readonly modules: ModulesContainer) {}
+
   /**
    * @param options - `client` is required, all else has defaults.
    * @throws IdempotencyUsageError `IDEMPOTENCY_OPTIONS_INVALID`.
@@ -69,6 +81,20 @@ export class IdempotencyModule {
    */
   static forRootAsync(options: IdempotencyModuleAsyncOptions): DynamicModule {
     return { ...dynamicModule(asyncProviders(options)), imports: options.imports ?? [] };
+  }
+
+  /**
+   * Nest calls it when there are instances, and no routes yet.
+   *
+   * @internal
+   */
+  configure(): void {
+    guardInstances(this.modules);
+  }
+
+  /** @internal */
+  onModuleInit(): void {
+    assertProtection(this.modules);
   }
 }
 

@@ -99,7 +99,18 @@ class KeySchema {
 
 class FingerprintSchema {
   @Optional() @IsArray() @IsString({ each: true }) @IsNotEmpty({ each: true }) exclude?: string[];
-  @Optional() @IsFunction('a function of the request that returns a string or bytes') compute?: unknown;
+  @Optional()
+  @check(
+    'isBody',
+    "must be 'parsed', 'raw' or a function of the request that returns a string or bytes",
+    (value) => value === 'parsed' || value === 'raw' || typeof value === 'function',
+  )
+  body?: unknown;
+  @Optional()
+  @IsArray()
+  @IsHeaderName(true)
+  @ArrayUnique((name) => String(name).toLowerCase())
+  headers?: string[];
 }
 
 class HeadersSchema {
@@ -169,9 +180,7 @@ class RouteDefaultsSchema {
   @Optional() @IsDuration() ttl?: unknown;
   @Optional() @IsDuration(LONGEST_TIMEOUT_MS) maxDuration?: unknown;
   @Optional() @ValidateNested() key?: KeySchema;
-  @ValidateIf((_, value: unknown) => value !== undefined && value !== 'raw')
-  @ValidateNested()
-  fingerprint?: FingerprintSchema | 'raw';
+  @Optional() @ValidateNested() fingerprint?: FingerprintSchema;
   @Optional() @ValidateNested() response?: ResponseSchema;
   @Optional() @IsFunction('a function of the error that returns { body }') errors?: unknown;
   @Optional() @IsIn(['transaction', 'lease']) mode?: string;
@@ -245,7 +254,6 @@ export class ModuleOptionsSchema extends RouteDefaultsSchema {
 
 /** What may stand in place of nested options. */
 export const STAND_INS: Readonly<Record<string, unknown>> = {
-  fingerprint: 'raw',
   purge: false,
   responseHeaders: false,
 };

@@ -70,15 +70,29 @@ export type KeySourceOptions =
 /** Where the key is and what it must be like. */
 export type KeyOptions = KeyRuleOptions & KeySourceOptions;
 
-/** What makes a retry the same request. Method, concrete path, query and media type always count. */
+/**
+ * What makes a retry the same request. Method, concrete path, query and media type always count, and so do host and
+ * version where requests are routed by them.
+ */
 export interface FingerprintOptions<Request = never> {
-  /** Body fields, and names of uploaded files' fields, that do not count, as dotted paths such as `'meta.sentAt'`. Default: none. */
+  /**
+   * How the body counts. `'parsed'`: by value, as the application's parsers left it; of an upload, its fields and files.
+   * `'raw'`: byte for byte, for clients that sign what they send; create the application with `rawBody: true` for that. A
+   * function: what it returns is hashed in place of the body; for an upload it is called when upload interceptors have read
+   * it. Default: `'parsed'`.
+   */
+  readonly body?:
+    'parsed' | 'raw' | ((request: Request) => string | Uint8Array | Promise<string | Uint8Array>);
+  /**
+   * Body fields, and names of uploaded files' fields, that do not count, as dotted paths such as `'meta.sentAt'`. They mean
+   * something to parsed bodies alone. Default: none.
+   */
   readonly exclude?: readonly string[];
   /**
-   * Takes the place of the body: what it returns is hashed instead. For an upload it is called when upload interceptors have
-   * read it. Default: the parsed body; of an upload, its fields and files.
+   * Request headers that decide which work is done, such as `'Stripe-Account'` where it names the tenant. The same key with
+   * another value is answered 422. Names in any letter case. Default: none.
    */
-  readonly compute?: (request: Request) => string | Uint8Array | Promise<string | Uint8Array>;
+  readonly headers?: readonly string[];
 }
 
 /** What is recorded of a response. */
@@ -153,12 +167,8 @@ export interface IdempotencyRouteDefaults {
   /** How long a handler may run before it is rolled back and its key is free again. Default: `'60s'`. */
   readonly maxDuration?: Duration;
   readonly key?: KeyOptions;
-  /**
-   * How the body counts. `'raw'`: byte for byte, for clients that sign what they send; create the application with
-   * `rawBody: true` for that. Such a route takes no fingerprint options from the module, nor the other way round.
-   * Default: by value, as the application's parsers left it.
-   */
-  readonly fingerprint?: 'raw' | FingerprintOptions;
+  /** What makes a retry the same request. */
+  readonly fingerprint?: FingerprintOptions;
   readonly response?: ResponseOptions;
   /** The format of this library's own errors. Default: `application/problem+json` after RFC 9457. */
   readonly errors?: ErrorFormatter;

@@ -7,7 +7,6 @@ import { IdempotencyUsageError } from './core/errors.js';
 import type { Notify } from './core/events.js';
 import { notifier } from './event-notifier.js';
 import { IdempotencyInterceptor } from './http/idempotency.interceptor.js';
-import { standInnermost } from './http/late-claim.interceptor.js';
 import { RouteRegistry } from './http/route-registry.js';
 import type { IdempotencyModuleOptions } from './idempotency.options.js';
 import { validateModuleOptions, validateRouteOptions } from './idempotency.options.validation.js';
@@ -18,6 +17,8 @@ import { Records } from './postgres/records.js';
 import { tuningFor } from './postgres/tuning.js';
 import type { PurgeTarget } from './purge/purge.service.js';
 import { TaskRunner } from './run/task-runner.js';
+import { noteProtection } from './transports/http/module-check.js';
+import { guardClasses } from './transports/http/routes.js';
 
 const DEFAULT_TABLE = 'idempotency_records';
 const DEFAULT_ACQUIRE_TIMEOUT = 5_000;
@@ -62,8 +63,8 @@ export class IdempotencyRuntime implements OnModuleInit, BeforeApplicationShutdo
       );
     }
     // Here and not in onModuleInit: by then the routes are built. First, so that a replay passes through nobody else.
-    // Its counterpart for uploads stands last, behind those that read them.
-    standInnermost(modules);
+    guardClasses(modules);
+    noteProtection(modules);
     interceptors.unshift(new IdempotencyInterceptor(this.#routes, () => this.#running().engine));
   }
 

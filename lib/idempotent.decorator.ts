@@ -1,7 +1,6 @@
 import type { IdempotentRouteOptions } from './idempotency.options.js';
-import { isMutatingRoute, markController, markMethod, noteEntry } from './http/route-mark.js';
-
-type Handler = (this: unknown, ...args: unknown[]) => unknown;
+import { requireProtection } from './transports/http/module-check.js';
+import { markController, markMethod } from './transports/http/routes.js';
 
 /**
  * Runs a handler once per (client, endpoint, key): its writes, the record and the response commit in one transaction,
@@ -12,8 +11,9 @@ type Handler = (this: unknown, ...args: unknown[]) => unknown;
  * matter.
  *
  * Limits: only what goes through the module's DataSource joins the transaction; see `docs/considerations.md`. GET, HEAD,
- * OPTIONS, `@All()`, `@Sse()`, message patterns and GraphQL resolvers are refused when the application boots, and so are
- * handlers that a subclass adds or overrides without repeating the decorator, on them or on the subclass.
+ * OPTIONS, `@All()`, `@Sse()`, message patterns and GraphQL resolvers are refused when the application boots. Handlers that
+ * a subclass inherits, adds or overrides are protected like those of the class that is marked, and so are handlers that
+ * another decorator adds. An application without the module does not boot.
  *
  * @example
  * ```ts
@@ -23,37 +23,9 @@ type Handler = (this: unknown, ...args: unknown[]) => unknown;
  * ```
  */
 export function Idempotent(options: IdempotentRouteOptions = {}): ClassDecorator & MethodDecorator {
-  return (target: object, name?: string | symbol, descriptor?: PropertyDescriptor): void => {
-    if (name === undefined || descriptor === undefined) {
-      protectController(target as new () => object, options);
-    } else {
-      markMethod(target, name, options);
-      descriptor.value = noteEntry(descriptor.value as Handler);
-    }
+  return (target: object, name?: string | symbol): void => {
+    if (name === undefined) markController(target, options);
+    else markMethod(target, name, options);
+    requireProtection(name === undefined ? target : target.constructor);
   };
-}
-
-/** Handlers may be inherited, so the whole chain counts; the base class itself is left as it is. */
-function protectController(controller: new () => object, options: IdempotentRouteOptions): void {
-  markController(controller, options);
-  const prototype = controller.prototype as object;
-  for (const name of methodNames(prototype)) {
-    const handler: unknown = Reflect.get(prototype, name);
-    if (!isMutatingRoute(handler)) continue;
-    Object.defineProperty(prototype, name, { value: noteEntry(handler), writable: true, configurable: true });
-  }
-}
-
-function methodNames(prototype: object): string[] {
-  const names = new Set<string>();
-  for (let level: object | null = prototype; level && level !== Object.prototype; level = parentOf(level)) {
-    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(level))) {
-      if (name !== 'constructor' && typeof value === 'function') names.add(name);
-    }
-  }
-  return [...names];
-}
-
-function parentOf(level: object): object | null {
-  return Object.getPrototypeOf(level) as object | null;
 }

@@ -36,7 +36,7 @@ async function run(pass) {
   const started = performance.now();
   console.log(`==> ${pass}`);
   // The others need nothing that `npm ci` does not install.
-  const isReady = pass !== 'interop' || (await succeeds(process.execPath, ['test/interop/install.mjs']));
+  const isReady = pass !== 'interop' || (await succeeds('npm', ['run', '--silent', 'install:interop']));
   const jest = ['test', '--', '--json', `--outputFile=${report}`, ...others];
   const isOver = isReady && (await succeeds('npm', jest, { ...process.env, PASS: pass }));
   const counts = await countsIn(report);

@@ -4,6 +4,8 @@ import type { GiveUp } from './store.js';
 export type HandlerEnd =
   /** It was never entered: a pipe or an upload limit refused the request. */
   | 'not-begun'
+  /** It was never entered, and its stream ended as if it had been: something answered in its place, or hides it. */
+  | 'unseen'
   | 'returned'
   | 'threw'
   /** It threw, and said that nothing happened. */
@@ -39,6 +41,9 @@ export function disposition(handler: HandlerEnd, status: number, policy: Storage
     case 'not-begun':
     case 'released':
       return { kind: 'release' };
+    case 'unseen':
+      // What was not seen may have run, and must not be said to be undone where it is not known.
+      return isSuccess(status) ? { kind: 'give-up', why: 'unseen' } : { kind: 'release' };
     case 'broken':
       return { kind: 'give-up', why: 'unsettled' };
     case 'unkeepable':
@@ -48,6 +53,11 @@ export function disposition(handler: HandlerEnd, status: number, policy: Storage
         ? { kind: 'complete', handler }
         : { kind: 'give-up', why: 'unsettled' };
   }
+}
+
+/** Whether a client would take it for one: redirects too. */
+export function isSuccess(status: number): boolean {
+  return status < 400;
 }
 
 function isRecordable(handler: 'returned' | 'threw', status: number, policy: StoragePolicy): boolean {

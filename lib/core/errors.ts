@@ -63,6 +63,7 @@ interface ErrorFacts {
   IDEMPOTENCY_RESPONSE_TOO_LARGE: Answered<500>;
   IDEMPOTENCY_RESPONSE_FAILED: Answered<500>;
   IDEMPOTENCY_ENDPOINT_AMBIGUOUS: Answered<500>;
+  IDEMPOTENCY_HANDLER_NOT_SEEN: Answered<500>;
 }
 
 /** The stable code of an {@link IdempotencyError}. */
@@ -99,7 +100,7 @@ const CATALOGUE = {
     title: 'The body of this request cannot be compared with a retry',
     detail:
       'The server has no parsed body for this media type. Send a supported media type; on the server, add a body ' +
-      'parser for it or set `fingerprint.compute` on the route.',
+      'parser for it or set `fingerprint.body` on the route to a function.',
   },
   IDEMPOTENCY_IN_PROGRESS: {
     status: 409,
@@ -127,7 +128,9 @@ const CATALOGUE = {
   IDEMPOTENCY_KEY_REUSED: {
     status: 422,
     title: 'The idempotency key was used for a different request',
-    detail: 'Method, path, query, media type and body must equal those of the first request; use a new key.',
+    detail:
+      'Method, path, query, media type, body, and the host, version and headers that the route counts must equal those of ' +
+      'the first request; use a new key.',
   },
   IDEMPOTENCY_STORE_UNAVAILABLE: {
     status: 503,
@@ -188,6 +191,14 @@ const CATALOGUE = {
     title: 'Two handlers share one endpoint',
     detail: 'On the server, give each of them a name of its own: `@Idempotent({ endpoint: … })`.',
   },
+  IDEMPOTENCY_HANDLER_NOT_SEEN: {
+    status: 500,
+    title: 'A success was answered, and the handler was not seen to run',
+    detail:
+      'Nothing was recorded, and in transaction mode everything was rolled back. On the server, something answered in place of ' +
+      'the handler, or wraps it out of sight. Have an interceptor that answers by itself, such as a cache, leave this route ' +
+      'out: replays are answered by the library.',
+  },
 } as const satisfies { [C in Exclude<IdempotencyErrorCode, OccasionalCode>]: CatalogueEntry<C> };
 
 /** Codes whose errors tell something of the occasion, and are made by functions of their own. */
@@ -226,6 +237,27 @@ export function keyError(
       ? 'An idempotency key is required'
       : 'The idempotency key is not acceptable';
   return { code, status: 400, title, detail, source, minLength, maxLength };
+}
+
+/**
+ * The first of an error and those that it was made of which `is` so: `cause` tells them in JavaScript, `driverError` in
+ * TypeORM, which wraps whatever a driver threw. Undefined where none is.
+ */
+export function errorWithin<Found>(
+  error: unknown,
+  is: (error: object) => error is Found & object,
+): Found | undefined {
+  const seen = new Set<unknown>();
+  const left: unknown[] = [error];
+  while (left.length > 0) {
+    const next = left.pop();
+    if (typeof next !== 'object' || next === null || seen.has(next)) continue;
+    if (is(next)) return next;
+    seen.add(next);
+    const { cause, driverError } = next as { cause?: unknown; driverError?: unknown };
+    left.push(cause, driverError);
+  }
+  return undefined;
 }
 
 /** Carries an {@link IdempotencyError} through code that reports failure by throwing. */

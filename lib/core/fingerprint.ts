@@ -1,5 +1,5 @@
 import { createHash, hash } from 'node:crypto';
-import { canonicalJson, NotCanonicalError } from './canonical-json.js';
+import { canonicalText, type Excluded } from './canonical.js';
 import { lengthened } from './lengthened.js';
 
 /** The first byte of every fingerprint. A change of the rules below needs a new number. */
@@ -26,10 +26,16 @@ export interface FileDigest {
   readonly sha256: string;
 }
 
-/** What a request asks for: all of it counts. */
+/** Everything of a request that decides which work is done: all of it counts. */
 export interface FingerprintInput {
   readonly method: string;
-  /** The concrete path, parameters filled in, as it was sent. */
+  /** The host, where requests are routed by it. */
+  readonly host?: string | undefined;
+  /** The version that the request is served in, where requests are routed by it. */
+  readonly version?: string | undefined;
+  /** Lines of the headers that the route counts, each behind its name. */
+  readonly headers?: readonly (readonly string[])[];
+  /** The concrete path, parameters filled in, in the one spelling that all the router takes for the same have. */
   readonly path: string;
   /** The query as it was sent, without the question mark. */
   readonly query: string;
@@ -38,30 +44,37 @@ export interface FingerprintInput {
   readonly body: FingerprintBody;
 }
 
+/** What of a body does not count. */
+export interface Exclusions {
+  /** Members of the parsed body, and fields of an upload. */
+  readonly members?: Excluded | undefined;
+  /** Fields whose files do not count. */
+  readonly files?: ReadonlySet<string>;
+}
+
 /**
  * SHA-256 over everything a request asks for, after one byte of version. Each part is hashed with its length, so that
  * no two different requests are made of the same bytes. Parsed bodies count by value: the order of members and white
  * space do not matter, letter case and types do. Of a multipart body the boundary and the order of its fields do not matter.
  *
- * @param exclude - Dotted paths in the body that do not count.
- * @param excludeFiles - Fields whose files do not count. Default: the same.
- * @returns undefined for a parsed body that cannot be written canonically.
+ * @throws NotCanonicalError for a parsed body that cannot be compared; it names the place.
  */
-export function fingerprint(
-  input: FingerprintInput,
-  exclude: readonly string[] = [],
-  excludeFiles = exclude,
-): Buffer | undefined {
-  try {
-    const { method, path, query, mediaType, body } = input;
-    const head = lengthened(method, path, query, mediaType, body.kind);
-    const content = bodyContent(body, exclude, excludeFiles);
-    const digest = sha256(head, content);
-    return Buffer.from(String.fromCharCode(FINGERPRINT_VERSION) + digest, 'latin1');
-  } catch (error) {
-    if (error instanceof NotCanonicalError) return undefined;
-    throw error;
-  }
+export function fingerprint(input: FingerprintInput, exclusions: Exclusions = {}): Buffer {
+  const { method, path, query, mediaType, body } = input;
+  const head = lengthened(method, path, query, mediaType, body.kind) + routing(input);
+  const digest = sha256(head, bodyContent(body, exclusions));
+  return Buffer.from(String.fromCharCode(FINGERPRINT_VERSION) + digest, 'latin1');
+}
+
+/** What only some routes count; empty where there is nothing. The names of the first two are none that a header can have. */
+function routing({ host, version, headers = [] }: FingerprintInput): string {
+  const parts = [
+    host !== undefined && ['routed host', host],
+    version !== undefined && ['routed version', version],
+    ...headers,
+  ];
+  const named = parts.filter((part) => part !== false).map((part) => lengthened(...part));
+  return named.length === 0 ? '' : lengthened('routing', ...named);
 }
 
 /** The digest, one character for each byte. In one call where all is text, which costs a third of a stream of parts. */
@@ -71,21 +84,17 @@ function sha256(head: string, content: string | Uint8Array): string {
     : createHash('sha256').update(`${head}${content.byteLength}:`).update(content).digest('binary');
 }
 
-function bodyContent(
-  body: FingerprintBody,
-  exclude: readonly string[],
-  excludeFiles: readonly string[],
-): string | Uint8Array {
+function bodyContent(body: FingerprintBody, { members, files = NONE }: Exclusions): string | Uint8Array {
   switch (body.kind) {
     case 'empty':
       return '';
     case 'parsed':
-      return canonicalJson(exclude.reduce(without, body.value));
+      return canonicalText(body.value, members);
     case 'multipart':
-      return canonicalJson({
-        fields: exclude.reduce(without, body.fields),
-        files: filesByField(body.files.filter(({ field }) => !excludeFiles.includes(field))),
-      });
+      return canonicalText(
+        { fields: body.fields, files: filesByField(body.files.filter(({ field }) => !files.has(field))) },
+        members && new Map([['fields', members]]),
+      );
     case 'text':
       // As JSON, because UTF-8 would turn different lone surrogates into the same bytes.
       return JSON.stringify(body.text);
@@ -96,18 +105,15 @@ function bodyContent(
   }
 }
 
+const NONE: ReadonlySet<string> = new Set();
+
 /** Parsers keep the order of the files in one field only. */
 function filesByField(files: readonly FileDigest[]): object {
   const fields = new Map<string, object[]>();
-  for (const { field, ...file } of files) fields.set(field, [...(fields.get(field) ?? []), file]);
+  for (const { field, ...file } of files) {
+    const known = fields.get(field);
+    if (known) known.push(file);
+    else fields.set(field, [file]);
+  }
   return Object.fromEntries(fields);
-}
-
-/** A copy without the field at a dotted path; the value itself where there is no such field. */
-function without(value: unknown, path: string): unknown {
-  const [head = '', ...rest] = path.split('.');
-  if (typeof value !== 'object' || value === null || Array.isArray(value) || !Object.hasOwn(value, head))
-    return value;
-  const { [head]: field, ...others } = value as Record<string, unknown>;
-  return rest.length === 0 ? others : { ...others, [head]: without(field, rest.join('.')) };
 }

@@ -46,6 +46,8 @@ export interface UnresolvedAttempt {
 export type GiveUp =
   /** The handler began, and nobody knows how it ended. */
   | 'unsettled'
+  /** The handler was not seen to begin, and a success was answered all the same: it may have run out of sight. */
+  | 'unseen'
   /** The handler returned, but its response could not be kept. */
   | 'unkeepable';
 

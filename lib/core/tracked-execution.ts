@@ -81,7 +81,7 @@ export class TrackedExecution implements Execution {
     this.flight.land({ kind: 'open' });
     const isLease = this.claim.mode.kind === 'lease';
     // In lease mode what cannot be kept is known all the same: a tombstone says so.
-    if (!isLease || why === 'unsettled') this.#tellUnrecorded(isLease);
+    if (!isLease || why !== 'unkeepable') this.#tellUnrecorded(isLease);
   }
 
   /** Tells how an execution ended that left no answer. Only the first end counts. */

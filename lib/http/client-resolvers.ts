@@ -1,16 +1,31 @@
 import { hash } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
+import { IdempotencyUsageError } from '../core/errors.js';
+
+/** What clients renew: a retry with a new one would be another client's, and run again. */
+const RENEWED = new Set(['authorization', 'proxy-authorization', 'cookie']);
 
 /**
  * The client is whoever sends this header's value, such as an API key. The table gets a SHA-256 of the value, never the
  * value itself. Put the guard that checks the key before it: guards run first.
  *
+ * A client that gets a new value loses its keys: a retry with the new one runs again. `Authorization`,
+ * `Proxy-Authorization` and `Cookie` hold what is renewed all the time, and are refused.
+ *
  * @param name - The header's name, in any letter case.
+ * @throws IdempotencyUsageError `IDEMPOTENCY_OPTIONS_INVALID` for a header of credentials that are renewed.
  */
 export function clientFromHeader(
   name: string,
 ): (request: { headers: IncomingHttpHeaders }) => string | undefined {
   const header = name.toLowerCase();
+  if (RENEWED.has(header)) {
+    throw new IdempotencyUsageError(
+      'IDEMPOTENCY_OPTIONS_INVALID',
+      `clientFromHeader('${name}') would make another client of one whose token or session is renewed, and its retry would run ` +
+        'again. Use clientFromUser((user) => user.id), or, for bearer keys that never change, a function that hashes the key.',
+    );
+  }
   return ({ headers }) => {
     const value = headers[header];
     return typeof value === 'string' && value !== '' ? hash('sha256', value) : undefined;

@@ -4,6 +4,7 @@ import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:
 /** The part of Express' request that is used. */
 interface ExpressRequest extends IncomingMessage {
   readonly originalUrl: string;
+  readonly hostname?: string;
   readonly body?: unknown;
   readonly rawBody?: Buffer;
   readonly route?: { readonly path?: unknown };
@@ -13,6 +14,7 @@ interface ExpressRequest extends IncomingMessage {
 interface FastifyRequest {
   readonly raw: IncomingMessage;
   readonly originalUrl: string;
+  readonly hostname?: string;
   readonly body?: unknown;
   readonly rawBody?: Buffer;
   readonly routeOptions?: { readonly url?: string };
@@ -32,6 +34,8 @@ export interface Exchange {
   readonly rawResponse: ServerResponse;
   /** Path and query as they were sent. */
   readonly url: string;
+  /** The host that it was sent to, as the adapter reads it: behind a proxy that is trusted, what that says. */
+  readonly hostname: string;
   /** The route as it was registered, such as `/orders/:id`. */
   readonly template: string;
   readonly body: unknown;
@@ -58,6 +62,7 @@ function expressExchange(request: ExpressRequest, response: ServerResponse): Exc
     rawRequest: request,
     rawResponse: response,
     url: request.originalUrl,
+    hostname: request.hostname ?? '',
     template: typeof request.route?.path === 'string' ? request.route.path : '',
     body: request.body,
     rawBody: request.rawBody,
@@ -72,6 +77,7 @@ function fastifyExchange(request: FastifyRequest, reply: FastifyReply): Exchange
     rawRequest: request.raw,
     rawResponse: reply.raw,
     url: request.originalUrl,
+    hostname: request.hostname ?? '',
     template: request.routeOptions?.url ?? '',
     body: request.body,
     rawBody: request.rawBody,

@@ -2,7 +2,7 @@ import { Logger, type CallHandler, type ExecutionContext, type NestInterceptor }
 import type { OutgoingHttpHeaders } from 'node:http';
 import { NEVER, of, throwError, type Observable } from 'rxjs';
 import type { IdempotencyEngine, ReplayedRecord } from '../core/engine.js';
-import type { IdempotencyError } from '../core/errors.js';
+import { errorWithin, type IdempotencyError } from '../core/errors.js';
 import type { Execution } from '../core/store.js';
 import { answeredAs } from './answered-as.js';
 import { exchangeOf, type Exchange } from './exchange.js';
@@ -11,10 +11,9 @@ import { ProtectedRun } from './protected-run.js';
 import { replayStatus } from './replay-status.js';
 import { ResponseRecorder } from './response-recorder.js';
 import type { RoutePlan, RouteRegistry } from './route-registry.js';
-import { awaitsUpload } from './fingerprinting.js';
 import { awaitUpload, LateClaim, type Answerable, type Verdict } from './late-claim.js';
 import { LateExecution } from './late-execution.js';
-import { identify, prepare, type Identification } from './preparation.js';
+import { awaitsUpload, identify, prepare, type Identification } from './preparation.js';
 
 /** One request to a protected handler. */
 interface Visit {
@@ -144,16 +143,20 @@ export class IdempotencyInterceptor implements NestInterceptor {
   #report(plan: RoutePlan, error: IdempotencyError, cause: unknown): void {
     const isOrdinary = error.status < 500 || error.code === 'IDEMPOTENCY_IN_PROGRESS';
     if (isOrdinary && cause === undefined) return;
-    this.#logger.warn(`${error.code} in ${plan.name}${reasonOf(cause)}`);
+    this.#logger.warn(`${error.code} in ${plan.name}: ${reasonOf(cause) ?? error.detail}`);
   }
 }
 
 /** PostgreSQL's messages may quote the data they complain of, so that only their code is told. */
-function reasonOf(cause: unknown): string {
-  if (!(cause instanceof Error)) return '';
-  const { driverError = cause } = cause as { driverError?: unknown };
-  const { severity, code } = driverError as { severity?: unknown; code?: unknown };
-  return typeof severity === 'string' ? `: SQLSTATE ${String(code)}` : `: ${cause.message}`;
+function reasonOf(cause: unknown): string | undefined {
+  const refused = errorWithin(cause, isRefusal);
+  if (refused) return `SQLSTATE ${refused.code}`;
+  return cause instanceof Error ? cause.message : undefined;
+}
+
+function isRefusal(error: object): error is { readonly code: string } {
+  const { severity, code } = error as { severity?: unknown; code?: unknown };
+  return typeof severity === 'string' && typeof code === 'string';
 }
 
 /** The headers at take-over, less those the handler's own decorators set. */

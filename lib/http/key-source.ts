@@ -3,7 +3,7 @@ import type { KeySource } from '../core/errors.js';
 import type { KeyOptions } from '../idempotency.options.js';
 import type { Exchange } from './exchange.js';
 import { uploadOf } from './multipart.js';
-import { fingerprintInput, headerLines, isMultipart } from './request-reading.js';
+import { headerLines, isMultipart, parsedBody } from '../transports/http/request.js';
 
 /** Where a route finds its keys, and how. */
 export interface KeyLookup {
@@ -38,7 +38,7 @@ export function keyLookup(layers: readonly (KeyOptions | undefined)[]): KeyLooku
   }
   return {
     source: { kind: 'header', name: header },
-    read: ({ rawRequest }) => headerLines(rawRequest, header),
+    read: (exchange) => headerLines(exchange, header),
     mayHide: nothingHides,
   };
 }
@@ -71,7 +71,7 @@ function isUnread(exchange: Exchange): boolean {
   if (isObject(body) && !(body instanceof Uint8Array) && Object.keys(body).length > 0) return false;
   // A form of files only leaves a body without fields.
   if (isMultipart(exchange)) return !uploadOf(exchange);
-  const kind = fingerprintInput(exchange)?.body.kind;
+  const kind = parsedBody(exchange)?.kind;
   return kind !== 'parsed' && kind !== 'empty';
 }
 

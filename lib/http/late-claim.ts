@@ -1,4 +1,4 @@
-import type { CallHandler, ExecutionContext } from '@nestjs/common';
+import type { CallHandler, ExecutionContext, NestInterceptor } from '@nestjs/common';
 import { Observable, throwError, type Subscriber } from 'rxjs';
 import type { Decision } from '../core/engine.js';
 import type { LateExecution } from './late-execution.js';
@@ -18,10 +18,13 @@ export function awaitUpload(request: object, claim: LateClaim): void {
   awaited.set(request, claim);
 }
 
-/** The claim that a request still has to make. */
-export function lateClaimOf(request: unknown): LateClaim | undefined {
-  return awaited.get(request as object);
-}
+/** Stands innermost of all interceptors: upload interceptors have read the body, pipes and handler come next. */
+export const innermost: NestInterceptor = {
+  intercept(context, next) {
+    const request: object = context.switchToHttp().getRequest();
+    return awaited.get(request)?.arrive(context, next) ?? next.handle();
+  },
+};
 
 /**
  * The claim of a request whose body has to be read by other interceptors first.

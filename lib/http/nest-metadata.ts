@@ -4,6 +4,7 @@
  */
 export const PATH = 'path';
 export const METHOD = 'method';
+export const HOST = 'host';
 export const VERSION = '__version__';
 export const SSE = '__sse__';
 export const RENDER = '__renderTemplate__';
@@ -12,6 +13,7 @@ export const HEADERS = '__headers__';
 export const ROUTE_ARGUMENTS = '__routeArguments__';
 export const RESPONSE_PASSTHROUGH = '__responsePassthrough__';
 export const INTERCEPTORS = '__interceptors__';
+export const FILTERS = '__exceptionFilters__';
 export const MODULE_PATH = '__module_path__';
 export const GRAPHQL_RESOLVER = 'graphql:resolver_type';
 export const MESSAGE_PATTERN = 'microservices:pattern';

@@ -110,6 +110,8 @@ export class IdempotencyException extends HttpException {
   /** @internal */
   constructor(error: IdempotencyError, problem: Problem, cause?: unknown) {
     super(problem.body, problem.status, { cause });
+    // Filters and log lines print it; Nest would make one of the class's name.
+    this.message = `${error.code}: ${error.detail}`;
     this.error = error;
     this.problem = problem;
   }

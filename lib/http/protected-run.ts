@@ -1,7 +1,7 @@
 import type { CallHandler } from '@nestjs/common';
 import type { OutgoingHttpHeaders } from 'node:http';
 import { concatMap, from, Observable, of, type Subscriber, type Subscription } from 'rxjs';
-import { disposition, type HandlerEnd } from '../core/disposition.js';
+import { disposition, isSuccess, type HandlerEnd } from '../core/disposition.js';
 import { idempotencyError, IdempotencyFailure, type IdempotencyError } from '../core/errors.js';
 import { isThrownByStep } from '../core/nested-runs.js';
 import type { Execution } from '../core/store.js';
@@ -120,7 +120,7 @@ export class ProtectedRun {
   }
 
   #completed(subscriber: Subscriber<unknown>): void {
-    this.#handler = this.context.execution.handlerBegan ? 'returned' : 'not-begun';
+    this.#handler = this.context.execution.handlerBegan ? 'returned' : 'unseen';
     subscriber.complete();
     this.#settle();
   }
@@ -210,6 +210,8 @@ export class ProtectedRun {
     this.#concluding = true;
     const { recorder } = this.context;
     if (!this.#thrown) this.#replacement ??= this.#expired;
+    if (this.#handler === 'unseen' && isSuccess(recorder.held().status))
+      this.#replacement ??= idempotencyError('IDEMPOTENCY_HANDLER_NOT_SEEN');
     if (recorder.end === 'broken') this.#lose(this.#error('IDEMPOTENCY_RESPONSE_FAILED'));
     else if (recorder.tooLarge) this.#lose(this.#error('IDEMPOTENCY_RESPONSE_TOO_LARGE'));
     try {

@@ -1,3 +1,4 @@
+import { isAscii } from 'node:buffer';
 import { ServerResponse, type OutgoingHttpHeader, type OutgoingHttpHeaders } from 'node:http';
 import type { Readable } from 'node:stream';
 import { isDeepStrictEqual } from 'node:util';
@@ -17,8 +18,8 @@ export type HeldEnd = 'ended' | 'broken';
 /** As node:http has it, and nobody has wrapped it. */
 const END: unknown = Reflect.get(ServerResponse.prototype, 'end');
 /**
- * Bytes of a body that leave in one write with the head: node:http puts both together where the body is text. In latin1 each byte
- * is a character, so that the same bytes are sent.
+ * Bytes of a body that leave in one write with the head: node:http puts both together where the body is text. Only ASCII is
+ * sent so. Its bytes are the same whatever takes them for text, as adapters of serverless platforms do.
  */
 const ONE_WRITE = 16_384;
 
@@ -113,7 +114,7 @@ export class ResponseRecorder implements ResponseHolder {
     // That of the held response must not stay; without one Node takes the standard one.
     this.raw.statusMessage = statusMessage ?? '';
     if (body.length === 0) this.raw.end();
-    else if (this.raw.end === END && body.length <= ONE_WRITE)
+    else if (this.raw.end === END && body.length <= ONE_WRITE && isAscii(body))
       this.raw.end(body.toString('latin1'), 'latin1');
     else this.raw.end(body);
   }

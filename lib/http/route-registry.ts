@@ -3,17 +3,25 @@ import type { ApplicationConfig, ModulesContainer } from '@nestjs/core';
 import { IdempotencyUsageError } from '../core/errors.js';
 import type { IdempotencyModuleOptions, IdempotentRouteOptions } from '../idempotency.options.js';
 import {
-  anonymousTemplate,
   endpointName,
+  targetOf,
   versionNames,
-  versionOf,
-  type DeclaredVersion,
-} from './endpoint.js';
-import type { Exchange } from './exchange.js';
+  type Routing,
+  type Target,
+} from '../transports/http/request.js';
+import {
+  markedIn,
+  methodNameOf,
+  methodNames,
+  refuseUnsupported,
+  unknownController,
+  unknownHandler,
+  type Controller,
+  type Handler,
+  type ProtectedRoute,
+} from '../transports/http/routes.js';
+import { exchangeOf, type Exchange } from './exchange.js';
 import * as nest from './nest-metadata.js';
-import { methodNames, methodOf, type Controller, type Handler } from './protected-routes.js';
-import { refuseOverride, refuseUnsupported, replacedOnInstance } from './route-refusals.js';
-import { marksOf } from './route-mark.js';
 import { sharedName } from './response-headers.js';
 import { routeSettings, type RouteSettings } from './route-settings.js';
 
@@ -26,7 +34,7 @@ export interface RoutePlan {
   readonly name: string;
   readonly settings: RouteSettings;
   readonly answeredBy: AnsweredBy;
-  readonly version: DeclaredVersion;
+  readonly routing: Routing;
   /** Headers that Nest sets before any interceptor although they are the handler's own: those of `@Header()`. */
   readonly ownHeaders: readonly string[];
 }
@@ -34,10 +42,15 @@ export interface RoutePlan {
 /** Checks the options of a route; throws when they are invalid. */
 export type RouteOptionsCheck = (options: IdempotentRouteOptions, where: string) => void;
 
+/** Plans by the names of a class's methods; undefined for those that are not protected. */
+type Plans = ReadonlyMap<string, RoutePlan | undefined>;
+
+const UNPROTECTED: Plans = new Map();
+
 /** Knows every protected handler of an application. */
 export class RouteRegistry {
-  /** Every method of a controller that has a protected one. */
-  readonly #plans = new WeakMap<Controller, Map<Handler, RoutePlan | undefined>>();
+  /** Of every class that has been asked for, those without a protected handler too. */
+  readonly #plans = new WeakMap<Controller, Plans>();
   readonly #endpoints = new Map<string, RoutePlan>();
 
   constructor(
@@ -55,9 +68,8 @@ export class RouteRegistry {
     const routes = new Map<string, string>();
     for (const module of modules.values()) {
       const prefix = modulePath(modules, module.metatype);
-      for (const { metatype, instance } of module.controllers.values()) {
-        if (typeof metatype !== 'function') continue;
-        this.#scanController(metatype as Controller, instance, prefix, routes);
+      for (const { metatype } of module.controllers.values()) {
+        if (typeof metatype === 'function') this.#scanController(metatype as Controller, prefix, routes);
       }
       for (const { metatype } of module.providers.values()) {
         if (typeof metatype === 'function' && !module.controllers.has(metatype))
@@ -69,63 +81,62 @@ export class RouteRegistry {
   /** @throws IdempotencyUsageError for a handler that may stand for a protected one, and would run unprotected. */
   planOf(context: ExecutionContext): RoutePlan | undefined {
     const controller: Controller = context.getClass();
-    const handler = context.getHandler() as Handler;
-    const plans = this.#plans.get(controller);
-    if (!plans || plans.has(handler)) return plans?.get(handler);
-    // An instance made for this request has functions that were not there at boot; bound ones still tell their names.
-    const name = handler.name.replace(/^(?:bound )+/, '');
-    const method = methodOf(controller.prototype as object, name);
-    if (plans.has(method) && !plans.get(method)) return undefined;
-    throw replacedOnInstance(`${controller.name}.${name || '(anonymous)'}`);
+    const plans = this.#plans.get(controller) ?? this.#unscanned(controller);
+    if (plans.size === 0) return undefined;
+    const name = methodNameOf(context.getHandler());
+    if (plans.has(name)) return plans.get(name);
+    // Of all handlers, those that are protected change something.
+    const { method } = exchangeOf(context).rawRequest;
+    if (method === 'GET' || method === 'HEAD' || method === 'OPTIONS') return undefined;
+    throw unknownHandler(controller);
   }
 
-  /** The endpoint of a request, or undefined when another handler has it already. */
-  endpointOf(plan: RoutePlan, exchange: Exchange): string | undefined {
-    const version = versionOf(exchange, plan.version, this.config.getVersioning());
-    const endpoint =
-      plan.settings.endpoint ?? endpointName(exchange.rawRequest.method ?? '', exchange.template, version);
+  /** What a request is aimed at, or undefined when another handler has its endpoint already. */
+  targetOf(plan: RoutePlan, exchange: Exchange): Target | undefined {
+    const target = targetOf(exchange, plan.routing, this.config.getVersioning());
+    const endpoint = plan.settings.endpoint ?? target.endpoint;
     const owner = this.#endpoints.get(endpoint) ?? plan;
     this.#endpoints.set(endpoint, owner);
-    return owner === plan ? endpoint : undefined;
+    return owner === plan ? { ...target, endpoint } : undefined;
   }
 
-  #scanController(
-    controller: Controller,
-    instance: object | undefined,
-    prefix: string,
-    routes: Map<string, string>,
-  ): void {
-    const plans = this.#plans.get(controller) ?? new Map<Handler, RoutePlan | undefined>();
-    const prototype = controller.prototype as object;
-    const names = methodNames(controller);
-    for (const target of instance ? [prototype, instance] : [prototype]) {
-      for (const name of names) plans.set(methodOf(target, name), undefined);
-    }
-    for (const methodName of names) {
-      const marks = marksOf(controller, methodName);
-      if (!marks) continue;
-      const name = `${controller.name}.${methodName}`;
-      const handler = methodOf(prototype, methodName);
+  /** @throws IdempotencyUsageError for a class with marked handlers that was not there at boot. */
+  #unscanned(controller: Controller): Plans {
+    if (markedIn(controller).length > 0) throw unknownController(controller);
+    this.#plans.set(controller, UNPROTECTED);
+    return UNPROTECTED;
+  }
+
+  #scanController(controller: Controller, prefix: string, routes: Map<string, string>): void {
+    const marked = markedIn(controller);
+    const plans = new Map<string, RoutePlan | undefined>();
+    if (marked.length > 0) for (const name of methodNames(controller)) plans.set(name, undefined);
+    for (const route of marked) {
+      const { handler, marks } = route;
+      const name = `${controller.name}.${route.name}`;
       refuseUnsupported(handler, name);
-      refuseOverride(controller, methodName);
-      if (instance && methodOf(instance, methodName) !== handler) throw replacedOnInstance(name);
       for (const mark of marks) this.check(mark, `@Idempotent() on ${name}`);
-      const plan = this.#plan(controller, methodName, name, marks);
+      const plan = this.#plan(route, name);
       assertConsistent(plan);
-      for (const route of routeNames(controller, handler, prefix, plan, this.config))
-        reserve(routes, route, name);
-      this.#plans.set(controller, plans.set(handler, plan));
+      for (const endpoint of endpointsOf(controller, handler, prefix, plan, this.config))
+        reserve(routes, endpoint, name);
+      plans.set(route.name, plan);
     }
+    this.#plans.set(controller, plans);
+    // What Nest tells of a request is the constructor that its instance names.
+    this.#plans.set((controller.prototype as { constructor: Controller }).constructor, plans);
   }
 
-  #plan(controller: Controller, method: string, name: string, marks: IdempotentRouteOptions[]): RoutePlan {
-    const handler = methodOf(controller.prototype as object, method);
+  #plan({ controller, name: method, handler, marks }: ProtectedRoute, name: string): RoutePlan {
     const headers = (Reflect.getMetadata(nest.HEADERS, handler) ?? []) as { name: string }[];
     return {
       name,
       settings: routeSettings(this.options, marks),
       answeredBy: answeredBy(controller, method, handler),
-      version: declaredVersion(controller, handler, this.config),
+      routing: {
+        hosts: declaredHosts(controller),
+        version: declaredVersion(controller, handler, this.config),
+      },
       ownHeaders: headers.map((header) => header.name.toLowerCase()),
     };
   }
@@ -146,11 +157,8 @@ function assertConsistent({ name, settings: { keyRules, responseHeaders } }: Rou
 }
 
 function refuseOnProvider(provider: Controller): void {
-  for (const method of provider.prototype ? methodNames(provider) : []) {
-    if (!marksOf(provider, method)) continue;
-    const handler = methodOf(provider.prototype as object, method);
-    refuseUnsupported(handler, `${provider.name}.${method}`);
-  }
+  if (!provider.prototype) return;
+  for (const { name, handler } of markedIn(provider)) refuseUnsupported(handler, `${provider.name}.${name}`);
 }
 
 /** As Nest's router decides it: a handler that takes the response answers itself, unless it says passthrough. */
@@ -166,21 +174,28 @@ function answeredBy(controller: Controller, method: string, handler: Handler): A
   return takesResponse && !passesThrough ? 'handler' : 'framework';
 }
 
+function declaredHosts(controller: Controller): Routing['hosts'] {
+  const hosts = Reflect.getMetadata(nest.HOST, controller) as
+    string | RegExp | (string | RegExp)[] | undefined;
+  return hosts === undefined ? undefined : [hosts].flat();
+}
+
 function declaredVersion(
   controller: Controller,
   handler: Handler,
   config: ApplicationConfig,
-): DeclaredVersion {
+): Routing['version'] {
   const declared: unknown =
     Reflect.getMetadata(nest.VERSION, handler) ?? Reflect.getMetadata(nest.VERSION, controller);
   const versioning = config.getVersioning();
   return (declared ??
-    (versioning && 'defaultVersion' in versioning ? versioning.defaultVersion : undefined)) as
-    DeclaredVersion | undefined;
+    (versioning && 'defaultVersion' in versioning
+      ? versioning.defaultVersion
+      : undefined)) as Routing['version'];
 }
 
 /** The endpoints a handler will have, but for the global prefix, which all share. */
-function routeNames(
+function endpointsOf(
   controller: Controller,
   handler: Handler,
   prefix: string,
@@ -189,12 +204,12 @@ function routeNames(
 ): string[] {
   if (plan.settings.endpoint !== undefined) return [plan.settings.endpoint];
   const method = RequestMethod[Reflect.getMetadata(nest.METHOD, handler) as RequestMethod];
-  const versions = config.getVersioning() ? versionNames(plan.version) : [undefined];
+  const versions = config.getVersioning() ? versionNames(plan.routing.version) : [undefined];
   const names: string[] = [];
   for (const base of pathsOf(controller)) {
     for (const path of pathsOf(handler)) {
-      const template = anonymousTemplate(`/${prefix}/${base}/${path}`);
-      for (const version of versions) names.push(endpointName(method, template, version));
+      const template = `/${prefix}/${base}/${path}`;
+      for (const version of versions) names.push(endpointName(method, template, version, plan.routing.hosts));
     }
   }
   return [...new Set(names)];

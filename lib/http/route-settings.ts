@@ -2,17 +2,19 @@ import { parseDuration } from '../core/duration.js';
 import type { StoragePolicy } from '../core/disposition.js';
 import type { DuplicatePolicy } from '../core/engine.js';
 import type { KeySource } from '../core/errors.js';
+import type { Exclusions } from '../core/fingerprint.js';
 import type { KeyRules } from '../core/key.js';
 import type { ClaimMode } from '../core/store.js';
 import type {
   ClientResolver,
   AnswerOptions,
+  FingerprintOptions,
   IdempotencyModuleOptions,
   IdempotentRouteOptions,
   KeyRuleOptions,
   ResponseOptions,
 } from '../idempotency.options.js';
-import type { FingerprintRules } from './fingerprinting.js';
+import { excludedMembers } from '../core/canonical.js';
 import { HeaderPolicy } from './header-policy.js';
 import { keyLookup, type KeyLookup } from './key-source.js';
 import { DOCUMENTATION, ProblemWriter } from './problem-details.js';
@@ -28,6 +30,14 @@ const DEFAULT_ANSWERS = { inProgress: 409, reused: 422, replay: 'original' } as 
 const DEFAULT_PATTERN = /^[\x20-\x7e]*$/;
 /** Statuses that say “not now”: recorded, they would be replayed when the time has come. */
 const NOT_NOW = new Set([408, 425, 429]);
+
+/** What counts of a request on one route, besides what always does. */
+export interface FingerprintRules {
+  readonly body: NonNullable<FingerprintOptions['body']>;
+  readonly exclusions: Exclusions;
+  /** In lower case. */
+  readonly headers: readonly string[];
+}
 
 /** A route's options with every default filled in. Times are milliseconds. */
 export interface RouteSettings {
@@ -96,7 +106,7 @@ function keySettings(
   return {
     keyLookup: lookup,
     keyRules: { source: lookup.source, required, minLength, maxLength, pattern },
-    fingerprint: withoutKey(fingerprintOptions(layers), lookup.source),
+    fingerprint: fingerprintRules(layers, lookup.source),
   };
 }
 
@@ -104,18 +114,24 @@ function keySettings(
  * A key that moves between header and body leaves the request what it was. Files that come in a field of its name are no
  * key, and count.
  */
-function withoutKey(options: FingerprintRules, { kind, name }: KeySource): FingerprintRules {
-  if (kind !== 'body' || options === 'raw') return options;
-  const { exclude = [] } = options;
-  return { ...options, exclude: [...exclude, name], excludeFiles: exclude };
-}
-
-/** Bytes and values are not compared in one: where a layer says `'raw'`, what wider ones say does not count, and vice versa. */
-function fingerprintOptions(layers: readonly IdempotentRouteOptions[]): FingerprintRules {
-  return layers.reduce<FingerprintRules>((wider, { fingerprint: own }) => {
-    if (own === undefined || own === 'raw') return own ?? wider;
-    return wider === 'raw' ? own : { ...wider, ...defined(own) };
-  }, {});
+function fingerprintRules(
+  layers: readonly IdempotentRouteOptions[],
+  { kind, name }: KeySource,
+): FingerprintRules {
+  const {
+    body = 'parsed',
+    exclude = [],
+    headers = [],
+  } = merged<FingerprintOptions>(layers, (layer) => layer.fingerprint);
+  const members = kind === 'body' ? [...exclude, name] : exclude;
+  return {
+    body,
+    exclusions: {
+      members: members.length > 0 ? excludedMembers(members) : undefined,
+      files: new Set(exclude),
+    },
+    headers: headers.map((header) => header.toLowerCase()),
+  };
 }
 
 function claimMode({ mode, lease, isolation }: IdempotentRouteOptions, storesErrors: boolean): ClaimMode {

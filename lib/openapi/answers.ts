@@ -109,16 +109,37 @@ function errorsOf({ keyRules, mode }: RouteSettings): IdempotencyError[] {
     key('IDEMPOTENCY_KEY_TOO_SHORT', `shorter than ${keyRules.minLength} characters`),
     key('IDEMPOTENCY_KEY_TOO_LONG', `longer than ${keyRules.maxLength} characters`),
     key('IDEMPOTENCY_KEY_MALFORMED', 'not of the allowed form'),
-    idempotencyError('IDEMPOTENCY_IN_PROGRESS'),
+    ...COMMON.map((code) => idempotencyError(code)),
     ...(mode.kind === 'lease'
-      ? [outcomeUnresolved(1), idempotencyError('IDEMPOTENCY_RESPONSE_NOT_KEPT')]
-      : []),
-    idempotencyError('IDEMPOTENCY_KEY_REUSED'),
-    idempotencyError('IDEMPOTENCY_STORE_UNAVAILABLE'),
-    idempotencyError('IDEMPOTENCY_TRANSACTION_CONFLICT'),
-    idempotencyError('IDEMPOTENCY_OUTCOME_UNKNOWN'),
+      ? [outcomeUnresolved(1), ...LEASE.map((code) => idempotencyError(code))]
+      : TRANSACTION.map((code) => idempotencyError(code))),
   ];
 }
+
+type Code = Parameters<typeof idempotencyError>[0];
+
+/** What is answered in either mode, besides what is said of the key. */
+const COMMON: readonly Code[] = [
+  'IDEMPOTENCY_CLIENT_UNRESOLVED',
+  'IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE',
+  'IDEMPOTENCY_IN_PROGRESS',
+  'IDEMPOTENCY_KEY_REUSED',
+  'IDEMPOTENCY_STORE_UNAVAILABLE',
+  'IDEMPOTENCY_TRANSACTION_CONFLICT',
+  'IDEMPOTENCY_OUTCOME_UNKNOWN',
+  'IDEMPOTENCY_MAX_DURATION_EXCEEDED',
+  'IDEMPOTENCY_SHUTTING_DOWN',
+  'IDEMPOTENCY_RECORD_UNREADABLE',
+  'IDEMPOTENCY_RESPONSE_FAILED',
+  'IDEMPOTENCY_ENDPOINT_AMBIGUOUS',
+  'IDEMPOTENCY_HANDLER_NOT_SEEN',
+];
+const TRANSACTION: readonly Code[] = [
+  'IDEMPOTENCY_TRANSACTION_ABORTED',
+  'IDEMPOTENCY_COMMIT_REFUSED',
+  'IDEMPOTENCY_RESPONSE_TOO_LARGE',
+];
+const LEASE: readonly Code[] = ['IDEMPOTENCY_RESPONSE_NOT_KEPT', 'IDEMPOTENCY_LEASE_LOST'];
 
 function problemResponse(described: readonly Described[]): Response {
   const content: Record<string, { schema: Schema; examples: object }> = {};

@@ -1,6 +1,6 @@
 import { Logger } from '@nestjs/common';
 import type { ModulesContainer } from '@nestjs/core';
-import { protectedRoutes, type ProtectedRoute } from '../http/protected-routes.js';
+import { protectedRoutes, type ProtectedRoute } from '../transports/http/routes.js';
 import { routeSettings } from '../http/route-settings.js';
 import type { IdempotencyModuleOptions } from '../idempotency.options.js';
 import { validateRouteOptions } from '../idempotency.options.validation.js';

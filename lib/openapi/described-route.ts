@@ -1,4 +1,4 @@
-import type { ProtectedRoute } from '../http/protected-routes.js';
+import type { ProtectedRoute } from '../transports/http/routes.js';
 import type { RouteSettings } from '../http/route-settings.js';
 
 /** A protected route, and how swagger's decorators are put on it. */

@@ -40,13 +40,20 @@ function parametersOf({ handler }: DescribedRoute): Parameter[] {
 }
 
 function schemaOf({ keyRules: { minLength, maxLength, pattern } }: RouteSettings): Schema {
-  return { type: 'string', minLength, maxLength, pattern: pattern.source };
+  // OpenAPI's patterns have no flags: without them, one that needs them would say something else.
+  return { type: 'string', minLength, maxLength, ...(isFlagless(pattern) && { pattern: pattern.source }) };
 }
 
-function descriptionOf({ keyRules: { required, minLength, maxLength } }: RouteSettings): string {
+/** Whether the source alone means the same. JSON Schema reads patterns as with `u`, and `d` does not change what matches. */
+function isFlagless({ flags }: RegExp): boolean {
+  return /^[du]*$/.test(flags);
+}
+
+function descriptionOf({ keyRules: { required, minLength, maxLength, pattern } }: RouteSettings): string {
+  const form = isFlagless(pattern) ? '' : ` that match ${String(pattern)}`;
   const otherwise = required ? '' : ' Without it, nothing protects against a second execution.';
   return (
-    `Marks one operation, the same on each of its retries: ${minLength} to ${maxLength} characters. A repetition gets ` +
+    `Marks one operation, the same on each of its retries: ${minLength} to ${maxLength} characters${form}. A repetition gets ` +
     `the recorded answer.${otherwise}`
   );
 }

@@ -1,14 +1,15 @@
 import { Logger } from '@nestjs/common';
-import { IdempotencyUsageError } from '../core/errors.js';
+import { errorWithin, IdempotencyUsageError } from '../core/errors.js';
 
 const logger = new Logger('Idempotency');
 let installed = false;
 
 /** The error for work that goes on after its handler has ended. */
-export function finishedError(): IdempotencyUsageError {
+export function finishedError(cause?: unknown): IdempotencyUsageError {
   return finished(
     'the transaction of this @Idempotent() handler has ended, and work that the handler started went on using it. ' +
       'Await it in the handler, or run it outside the transaction: outside(() => …), or afterCommit(() => …).',
+    cause,
   );
 }
 
@@ -20,9 +21,9 @@ export function nestedFinishedError(): IdempotencyUsageError {
   );
 }
 
-function finished(message: string): IdempotencyUsageError {
+function finished(message: string, cause?: unknown): IdempotencyUsageError {
   survivingUnawaitedWork();
-  return new IdempotencyUsageError('IDEMPOTENCY_TRANSACTION_FINISHED', message);
+  return new IdempotencyUsageError('IDEMPOTENCY_TRANSACTION_FINISHED', message, { cause });
 }
 
 /**
@@ -34,7 +35,8 @@ function survivingUnawaitedWork(): void {
   if (installed) return;
   installed = true;
   process.on('unhandledRejection', (reason) => {
-    if (isFinishedError(reason)) logger.error(reason.message);
+    const finishedWork = errorWithin(reason, isFinishedError);
+    if (finishedWork) logger.error(finishedWork.message);
     else if (process.listenerCount('unhandledRejection') === 1) actAsNode(reason);
   });
 }
@@ -58,6 +60,6 @@ function rejectionMode(): string {
   return [...options.matchAll(/--unhandled[-_]rejections[= ]([a-z-]+)/g)].at(-1)?.[1] ?? 'throw';
 }
 
-function isFinishedError(reason: unknown): reason is IdempotencyUsageError {
+function isFinishedError(reason: object): reason is IdempotencyUsageError {
   return reason instanceof IdempotencyUsageError && reason.code === 'IDEMPOTENCY_TRANSACTION_FINISHED';
 }

@@ -134,14 +134,14 @@ export class LeaseExecution implements Execution, AmbientFrame {
   }
 
   async giveUp(why: GiveUp): Promise<void> {
-    if (!this.handlerBegan) {
+    if (!this.handlerBegan && why !== 'unseen') {
       await this.release();
     } else if (why === 'unkeepable') {
       await this.#end(() => this.statements.complete('failed', undefined, this.#isHeld));
     } else {
       const isOverdue = performance.now() - this.lease.since >= this.claim.maxDuration;
       if (!this.#ended) this.#signal.abort(() => overReason(isOverdue));
-      await this.#end(() => this.#lapse());
+      await this.#end(() => this.#lapse(true));
     }
   }
 
@@ -164,8 +164,8 @@ export class LeaseExecution implements Execution, AmbientFrame {
   }
 
   /** What is lost has lapsed already, or is somebody else's. */
-  async #lapse(): Promise<void> {
-    if (!this.#lost) await this.statements.lapse(this.handlerBegan, () => false);
+  async #lapse(mayHaveRun = this.handlerBegan): Promise<void> {
+    if (!this.#lost) await this.statements.lapse(mayHaveRun, () => false);
   }
 
   #failureWithin(error: unknown): IdempotencyFailure | undefined {

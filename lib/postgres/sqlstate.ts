@@ -1,4 +1,4 @@
-import { idempotencyError, IdempotencyFailure } from '../core/errors.js';
+import { errorWithin, idempotencyError, IdempotencyFailure } from '../core/errors.js';
 
 /** What PostgreSQL said, or that it could not be asked. */
 export type DatabaseProblem =
@@ -25,7 +25,7 @@ interface ServerError {
   readonly severity: string;
 }
 
-function isServerError(error: unknown): error is ServerError {
+function isServerError(error: object): error is ServerError {
   const { code, severity } = error as Partial<ServerError>;
   return typeof code === 'string' && code.length === 5 && typeof severity === 'string';
 }
@@ -44,16 +44,20 @@ export function isRecordGone(error: unknown): boolean {
 
 /** Tells an error reported by the server, which leaves the session usable, from a lost connection. */
 export function problemOf(error: unknown): DatabaseProblem {
-  if (!isServerError(error) || error.severity === 'FATAL' || error.severity === 'PANIC')
+  if (
+    typeof error !== 'object' ||
+    error === null ||
+    !isServerError(error) ||
+    error.severity === 'FATAL' ||
+    error.severity === 'PANIC'
+  )
     return { kind: 'lost' };
   return { kind: 'refused', sqlState: error.code };
 }
 
 /** The PostgreSQL error inside whatever an ORM wrapped around it, or undefined. */
 export function serverErrorWithin(error: unknown): ServerError | undefined {
-  if (typeof error !== 'object' || error === null) return undefined;
-  if (isServerError(error)) return error;
-  return serverErrorWithin((error as { driverError?: unknown }).driverError);
+  return errorWithin(error, isServerError);
 }
 
 /** Whether the server ended the session with it, which may be heard before the connection is seen to break. */

@@ -21,7 +21,8 @@ export class StatementQueue {
   #spoiled: IdempotencyFailure | undefined;
 
   constructor(
-    private readonly refusal: () => Error,
+    /** The error of what comes, or fails, when the transaction has ended. */
+    private readonly refusal: (cause?: unknown) => Error,
     /** Which statements are sent under a name; undefined: none. */
     private readonly statements?: HandlerStatements,
   ) {}
@@ -67,7 +68,10 @@ export class StatementQueue {
     if (this.#closed) throw this.refusal();
     const result = this.#tail ? this.#tail.then(() => this.#sendIfOpen(send)) : Promise.resolve(send());
     this.#occupy(result);
-    return result;
+    // One that ends with the transaction fails because of that, whatever the server calls it.
+    return result.catch((error: unknown) => {
+      throw this.#closed ? this.refusal(error) : error;
+    });
   }
 
   #sendIfOpen(send: () => unknown): unknown {

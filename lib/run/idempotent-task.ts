@@ -1,5 +1,5 @@
 import { idempotencyError, IdempotencyFailure, IdempotencyUsageError, keyError } from '../core/errors.js';
-import { canonicalJson } from '../core/canonical-json.js';
+import { NotCanonicalError } from '../core/canonical.js';
 import type { DuplicatePolicy } from '../core/engine.js';
 import { fingerprint, type FingerprintBody } from '../core/fingerprint.js';
 import { isStorableText, MAX_IDENTITY_BYTES, type Identity } from '../core/identity.js';
@@ -122,8 +122,12 @@ function isName(value: unknown, maxBytes: number): boolean {
 const METHOD = 'run';
 
 function fingerprintOf(payload: unknown): Buffer {
-  const print = fingerprint({ method: METHOD, path: '', query: '', mediaType: '', body: bodyOf(payload) });
-  return print ?? refusePayload(payload);
+  try {
+    return fingerprint({ method: METHOD, path: '', query: '', mediaType: '', body: bodyOf(payload) });
+  } catch (error) {
+    if (!(error instanceof NotCanonicalError)) throw error;
+    throw invalid(`"payload" must be a value that can be compared, bytes or absent: ${error.message}`, error);
+  }
 }
 
 function bodyOf(payload: unknown): FingerprintBody {
@@ -131,15 +135,6 @@ function bodyOf(payload: unknown): FingerprintBody {
   return payload instanceof Uint8Array
     ? { kind: 'bytes', bytes: payload }
     : { kind: 'parsed', value: payload };
-}
-
-function refusePayload(payload: unknown): never {
-  try {
-    canonicalJson(payload);
-  } catch (cause) {
-    throw invalid(`"payload" must be JSON, bytes or absent, and holds ${(cause as Error).message}`, cause);
-  }
-  throw invalid('"payload" must be JSON, bytes or absent');
 }
 
 function invalid(what: string, cause?: unknown): IdempotencyUsageError {

@@ -247,6 +247,46 @@ describe('a process whose handlers leave work behind', () => {
     expect(code).toBe(0);
   });
 
+  it('survives one forgotten await, whatever the write and however TypeORM wraps its error', async () => {
+    const { lines, code } = await linesOf(`
+      const writes = {
+        save: ({ orders }) => orders.save(order('forgotten')),
+        insert: ({ orders }) => orders.insert(order('forgotten')),
+        query: ({ dataSource }) => dataSource.query("INSERT INTO orders (item, price) VALUES ('forgotten', 1)"),
+        builder: ({ dataSource }) => dataSource.createQueryBuilder().insert().into('orders').values(order('forgotten')).execute(),
+        nested: ({ dataSource }) => dataSource.transaction((own) => own.insert('orders', order('forgotten'))),
+        refused: ({ wallets }) => wallets.update({ id: 1 }, { balance: -1 }),
+        several: (tools) => { void tools.orders.save(order('forgotten')); return tools.orders.save(order('forgotten')); },
+      };
+      for (const [name, write] of Object.entries(writes)) {
+        const { status } = await app.run(async (tools) => {
+          await tools.orders.save(order(name));
+          void write(tools);
+          return 'answered';
+        });
+        say(name, status);
+      }
+      // What was sent before the handler ended is part of its transaction; the others are logged.
+      const items = await app.items();
+      say('own', Object.keys(writes).filter((name) => items.includes(name)).join());
+      say('logged', [...new Set(logged.map((message) => message.slice(0, 32)))].join());
+      await app.close();
+    `);
+    expect(lines.filter((line) => / (201|500)$/.test(line))).toHaveLength(7);
+    expect(lines).toContain(`logged ${FINISHED}`);
+    expect(code).toBe(0);
+    // A statement that the database refused aborts the whole transaction, so that its answer is no success.
+    const own =
+      lines
+        .find((line) => line.startsWith('own '))
+        ?.slice('own '.length)
+        .split(',') ?? [];
+    for (const line of lines.filter((each) => each.endsWith(' 201')))
+      expect(own).toContain(line.split(' ')[0]);
+    for (const line of lines.filter((each) => each.endsWith(' 500')))
+      expect(own).not.toContain(line.split(' ')[0]);
+  });
+
   it('still ends by any other rejection that nobody handles', async () => {
     const { lines, code } = await linesOf(`
       await leave(({ orders }) => orders.save(order('late')));

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { ArgumentsHost, ExceptionFilter } from '@nestjs/common';
 import { ADAPTERS, Application } from '../helpers/application.js';
+import { postJson } from '../helpers/http.js';
 
 /** Tells every failure as a success, as some applications do with an envelope of their own. */
 class EnvelopeFilter implements ExceptionFilter {
@@ -24,6 +25,14 @@ describe.each(ADAPTERS)('errors that a filter answers with 200 (%s)', (adapter) 
   });
 
   afterAll(() => app.close());
+
+  it('have a message that tells the code and what to do', async () => {
+    const { status, text } = await postJson(`${app.url}/run`, {});
+    expect([status, text]).toEqual([
+      200,
+      expect.stringContaining('IDEMPOTENCY_KEY_REQUIRED: Include a unique key'),
+    ]);
+  });
 
   it.each([
     ['run', 'are recorded', 1, 'refused at first'],

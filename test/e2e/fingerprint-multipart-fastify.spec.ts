@@ -70,7 +70,7 @@ class UploadsController {
   @Post('computed')
   @Idempotent({
     fingerprint: {
-      compute: ({ headers }: { headers: Record<string, string> }) => headers['digest'] ?? '',
+      body: ({ headers }: { headers: Record<string, string> }) => headers['digest'] ?? '',
     },
   })
   async computed(@Req() request: Request): Promise<object> {
@@ -240,7 +240,7 @@ describe.each<[string, Options]>([
       status: 415,
       body: {
         code: 'IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE',
-        detail: expect.stringContaining(kind === 'elsewhere' ? 'fingerprint.compute' : 'attachFieldsToBody'),
+        detail: expect.stringContaining(kind === 'elsewhere' ? 'fingerprint.body' : 'attachFieldsToBody'),
       },
     });
     expect(await app.state()).toMatchObject({ orders: 0, records: 0 });

@@ -220,7 +220,7 @@ export class UploadsController {
   @Post('computed')
   @Idempotent({
     fingerprint: {
-      compute: ({ file }: { file: Express.Multer.File }) => `${file.originalname}:${file.size}`,
+      body: ({ file }: { file: Express.Multer.File }) => `${file.originalname}:${file.size}`,
     },
   })
   @UseInterceptors(FileInterceptor('file', { storage: forgetful }))

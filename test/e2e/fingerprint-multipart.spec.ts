@@ -259,7 +259,7 @@ describe('an upload on Express', () => {
         status: 415,
         body: {
           code: 'IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE',
-          detail: expect.stringContaining('fingerprint.compute'),
+          detail: expect.stringContaining('fingerprint.body'),
         },
       });
       expect(seen.runs).toBe(0);
@@ -519,7 +519,7 @@ describe('an upload that a middleware has read', () => {
       expect(refusal.status).toBe(415);
       expect(refusal.json()).toMatchObject({
         code: 'IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE',
-        detail: expect.stringContaining('fingerprint.compute'),
+        detail: expect.stringContaining('fingerprint.body'),
       });
       expect(seen.runs).toBe(0);
     },

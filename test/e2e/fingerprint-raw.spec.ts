@@ -17,7 +17,7 @@ function run(): object {
 @Controller()
 class PlainController {
   @Post('raw')
-  @Idempotent({ fingerprint: 'raw' })
+  @Idempotent({ fingerprint: { body: 'raw' } })
   raw(): object {
     return run();
   }
@@ -29,7 +29,7 @@ class PlainController {
   }
 
   @Post('excludes')
-  @Idempotent({ fingerprint: { exclude: ['at'] } })
+  @Idempotent({ fingerprint: { body: 'parsed', exclude: ['at'] } })
   excludes(): object {
     return run();
   }
@@ -39,7 +39,7 @@ class PlainController {
 @Idempotent({ fingerprint: { exclude: ['at'] } })
 class LayeredController {
   @Post('raw')
-  @Idempotent({ fingerprint: 'raw' })
+  @Idempotent({ fingerprint: { body: 'raw' } })
   raw(): object {
     return run();
   }
@@ -56,7 +56,7 @@ describe.each(ADAPTERS)('a raw fingerprint (%s)', (adapter) => {
     database = await createTestDatabase();
     const controllers = [PlainController, LayeredController];
     const options = { adapter, databaseUrl: database.url, controllers };
-    app = await startApp({ ...options, rawBody: true, idempotency: { fingerprint: 'raw' } });
+    app = await startApp({ ...options, rawBody: true, idempotency: { fingerprint: { body: 'raw' } } });
     withoutRawBodies = await startApp(options);
   });
 

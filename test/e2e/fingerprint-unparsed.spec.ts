@@ -21,7 +21,7 @@ class BodiesController {
   @Post('computed')
   @Idempotent({
     fingerprint: {
-      compute: ({ headers }: IncomingMessage) => headers['digest'] as string,
+      body: ({ headers }: IncomingMessage) => headers['digest'] as string,
     },
   })
   computed(@Req() request: unknown): object {
@@ -102,7 +102,7 @@ describe.each(ADAPTERS)('a body that no parser has read (%s)', (adapter) => {
     expect(refusal.headers['content-type']).toBe('application/problem+json; charset=utf-8');
     expect(refusal.json()).toMatchObject({
       code: 'IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE',
-      detail: expect.stringContaining('fingerprint.compute'),
+      detail: expect.stringContaining('fingerprint.body'),
     });
     expect(runs).toBe(0);
     expect(await database.query('SELECT FROM idempotency_records WHERE key = $1', [key])).toEqual([]);
@@ -135,6 +135,91 @@ describe.each(ADAPTERS)('a body that no parser has read (%s)', (adapter) => {
     expect(replay.headers['idempotency-replayed']).toBe('true');
     expect(replay.text).toBe(original.text);
     expect(refusal.status).toBe(422);
+    expect(runs).toBe(1);
+  });
+});
+
+/** JSON whose dates and big numbers become what they stand for, as a parser of the application's own makes them. */
+function revived(text: string): unknown {
+  return JSON.parse(text, (_name, value: unknown) => {
+    if (typeof value !== 'string') return value;
+    if (/^\d+n$/.test(value)) return BigInt(value.slice(0, -1));
+    return /^\d{4}-\d\d-\d\dT/.test(value) ? new Date(value) : value;
+  });
+}
+
+describe.each(ADAPTERS)('a body that the application parses by itself (%s)', (adapter) => {
+  let database: TestDatabase;
+  let app: TestApp;
+  let key: string;
+
+  beforeAll(async () => {
+    database = await createTestDatabase();
+    app = await startApp({
+      adapter,
+      databaseUrl: database.url,
+      controllers: [BodiesController],
+      configure: (nest) => {
+        if (adapter === 'express') {
+          nest.useBodyParser('text', { type: 'text/plain' });
+          nest.use((request: { body?: unknown }, _response: unknown, next: () => void) => {
+            if (typeof request.body === 'string') request.body = revived(request.body);
+            next();
+          });
+          return;
+        }
+        const fastify = nest.getHttpAdapter().getInstance() as unknown as {
+          removeContentTypeParser(type: string): void;
+          addContentTypeParser(type: string, options: object, parser: (...args: unknown[]) => void): void;
+        };
+        fastify.removeContentTypeParser('text/plain');
+        fastify.addContentTypeParser('text/plain', { parseAs: 'string' }, (_request, body, done) =>
+          (done as (error: null, value: unknown) => void)(null, revived(body as string)),
+        );
+      },
+    });
+  });
+
+  beforeEach(() => {
+    runs = 0;
+    key = randomUUID();
+  });
+
+  afterAll(async () => {
+    await app.close();
+    await database.drop();
+  });
+
+  const send = (body: string): Promise<HttpResponse> =>
+    sendRequest(`${app.url}/any`, {
+      method: 'POST',
+      headers: { 'Idempotency-Key': key, 'Content-Type': 'text/plain; charset=UTF-8' },
+      body,
+    });
+
+  it.each([
+    [
+      'a notification',
+      '{"Type":"Notification","Message":"{}"}',
+      '{ "Message": "{}", "Type": "Notification" }',
+      '{"Type":"Other","Message":"{}"}',
+    ],
+    [
+      'a date',
+      '{"at":"2026-01-01T00:00:00Z"}',
+      '{"at":"2026-01-01T00:00:00.000Z"}',
+      '{"at":"2026-01-01T00:00:01Z"}',
+    ],
+    [
+      'a big number',
+      '{"id":"9007199254740993n"}',
+      '{ "id": "9007199254740993n" }',
+      '{"id":"9007199254740992n"}',
+    ],
+  ])('is compared by value: %s', async (_what, body, same, other) => {
+    expect((await send(body)).status).toBe(201);
+    expect((await send(same)).headers['idempotency-replayed']).toBe('true');
+    expect((await send(other)).status).toBe(422);
     expect(runs).toBe(1);
   });
 });

@@ -85,7 +85,7 @@ class EchoController {
   @Post('computing')
   @Idempotent({
     fingerprint: {
-      compute: async ({ body }: { body: { order: string } }) => Promise.resolve(body.order),
+      body: async ({ body }: { body: { order: string } }) => Promise.resolve(body.order),
     },
   })
   computing(@Body() body: unknown): object {

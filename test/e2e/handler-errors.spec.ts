@@ -55,7 +55,7 @@ class UploadController {
   constructor(private readonly manager: EntityManager) {}
 
   @Post()
-  @Idempotent({ fingerprint: { compute: () => 'upload' } })
+  @Idempotent({ fingerprint: { body: () => 'upload' } })
   @UseInterceptors(FileInterceptor('file', { limits: { fileSize: 10 } }))
   upload(@UploadedFile() file: { size: number }): Promise<Order> {
     return this.manager.save(Order, { item: 'uploaded', price: file.size });

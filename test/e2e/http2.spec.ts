@@ -5,7 +5,12 @@ import { Test } from '@nestjs/testing';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { Idempotent, IdempotencyModule, sharedClient } from 'nestjs-pg-idempotency';
 import { finished } from 'node:stream/promises';
-import { connect, type ClientHttp2Session, type IncomingHttpHeaders } from 'node:http2';
+import {
+  connect,
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  type IncomingHttpHeaders,
+} from 'node:http2';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 
 let runs = 0;
@@ -27,17 +32,19 @@ interface Answer {
 }
 
 function send(session: ClientHttp2Session, key: string, type: string, body: string): Promise<Answer> {
+  // Without a content-length: HTTP/2 needs none.
+  const headers = { ':method': 'POST', ':path': '/echo', 'idempotency-key': key, 'content-type': type };
+  return answerTo(session.request(headers).end(body));
+}
+
+function answerTo(request: ClientHttp2Stream): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    // Without a content-length: HTTP/2 needs none.
-    const headers = { ':method': 'POST', ':path': '/echo', 'idempotency-key': key, 'content-type': type };
-    const request = session.request(headers);
     let received: IncomingHttpHeaders & { ':status'?: number } = {};
     let text = '';
     request.on('response', (response) => (received = response));
     request.on('data', (chunk: Buffer) => (text += chunk.toString()));
     request.on('end', () => resolve({ status: received[':status'], headers: received, text }));
     request.on('error', reject);
-    request.end(body);
   });
 }
 
@@ -81,6 +88,20 @@ describe('HTTP/2 (fastify)', () => {
     expect(retry.text).toBe(first.text);
     expect(retry.headers['idempotency-replayed']).toBe('true');
     expect(retry.headers['content-type']).toBe(first.headers['content-type']);
+  });
+
+  it('takes a body without a byte for none, however it is framed', async () => {
+    const send = (endStream: boolean, headers: Record<string, string> = {}): Promise<Answer> => {
+      const request = session.request(
+        { ':method': 'POST', ':path': '/echo', 'idempotency-key': 'h2-empty', ...headers },
+        { endStream },
+      );
+      if (!endStream) request.end(Buffer.alloc(0));
+      return answerTo(request);
+    };
+    const [first, framed] = [await send(true), await send(false)];
+    expect([first.status, framed.status]).toEqual([201, 201]);
+    expect([framed.text, framed.headers['idempotency-replayed']]).toEqual([first.text, 'true']);
   });
 
   it('refuses a body that no parser has kept, although nothing declares it', async () => {

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { Body, Controller, Get, HttpCode, Module, Post } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
@@ -45,6 +46,18 @@ class OrdersController {
   @Post('optional')
   @Idempotent({ key: { header: 'X-Request-Id', required: false }, answers: { inProgress: 425 } })
   optional(): void {
+    //
+  }
+
+  @Post('flagged')
+  @Idempotent({ key: { pattern: /^order-[a-f0-9]+$/i } })
+  flagged(): void {
+    //
+  }
+
+  @Post('unicode')
+  @Idempotent({ key: { pattern: /^[a-z]*$/u } })
+  unicode(): void {
     //
   }
 
@@ -208,7 +221,7 @@ describe.each(ADAPTERS)('OpenAPI (%s)', (adapter) => {
 
   it('the errors, as problem details with an example of each', () => {
     const { responses } = operation('/orders');
-    expect(Object.keys(responses)).toEqual(['201', '400', '409', '422', '503']);
+    expect(Object.keys(responses)).toEqual(['201', '400', '401', '409', '415', '422', '500', '503']);
     const content = responses[400].content['application/problem+json'];
     expect(content.schema).toEqual(PROBLEM);
     expect(Object.keys(content.examples)).toEqual([
@@ -224,19 +237,39 @@ describe.each(ADAPTERS)('OpenAPI (%s)', (adapter) => {
     expect(responses[503].content['application/problem+json'].schema).toEqual(PROBLEM);
   });
 
+  it('every error that there is', async () => {
+    const source = await readFile('lib/core/errors.ts', 'utf8');
+    const known = new Set(source.match(/^ {2}IDEMPOTENCY_\w+(?=: \w)/gm)?.map((code) => code.trim()));
+    expect(known.size).toBeGreaterThan(20);
+    interface Described {
+      readonly content?: Readonly<Record<string, { readonly examples?: object }>>;
+    }
+    const described = ['/orders', '/orders/event'].flatMap((path) => {
+      const responses: Readonly<Record<string, Described>> = operation(path)['responses'];
+      return Object.values(responses).flatMap(({ content = {} }) =>
+        Object.values(content).flatMap(({ examples = {} }) => Object.keys(examples)),
+      );
+    });
+    expect([...new Set(described)].sort()).toEqual([...known].sort());
+  });
+
+  it('a pattern that needs its flags in words, for OpenAPI has none', () => {
+    const [parameter] = operation('/orders/flagged')['parameters'];
+    expect(parameter.schema).toEqual({ type: 'string', minLength: 1, maxLength: 256 });
+    expect(parameter.description).toContain('that match /^order-[a-f0-9]+$/i');
+    // JSON Schema reads patterns as if they had this one.
+    expect(operation('/orders/unicode')['parameters'][0].schema.pattern).toBe('^[a-z]*$');
+  });
+
   it('the errors under the statuses and in the format of the route', () => {
     expect(Object.keys(operation('/orders/optional')['responses'])).toEqual([
-      '201',
-      '400',
-      '422',
-      '425',
-      '503',
+      ...['201', '400', '401', '415', '422', '425', '500', '503'],
     ]);
     expect(
       operation('/orders/optional')['responses'][400].content['application/problem+json'].examples,
     ).not.toHaveProperty('IDEMPOTENCY_KEY_REQUIRED');
     const { responses } = operation('/orders/field');
-    expect(Object.keys(responses)).toEqual(['200', '202', '400', '409', '503']);
+    expect(Object.keys(responses)).toEqual(['200', '202', '400', '401', '409', '415', '500', '503']);
     const { schema, examples } = responses[409].content['application/json'];
     expect(schema.properties.error.properties).toEqual({
       code: { type: 'string' },
@@ -299,9 +332,9 @@ describe.each(ADAPTERS)('OpenAPI (%s)', (adapter) => {
       content: { 'application/json': { schema: { $ref: '#/components/schemas/Receipt' } } },
     });
     expect(responses[422]).toEqual({ description: 'Also mine' });
-    expect(Object.keys(responses)).toEqual(['201', '400', '409', '422', '503']);
+    expect(Object.keys(responses)).toEqual(['201', '400', '401', '409', '415', '422', '500', '503']);
     expect(Object.keys(operation('/receipts/later')['responses'])).toEqual([
-      ...['201', '202', '400', '409', '422', '503'],
+      ...['201', '202', '400', '401', '409', '415', '422', '500', '503'],
     ]);
   });
 

@@ -133,6 +133,8 @@ describe('IdempotencyService.run in transaction mode', () => {
     it.each([
       ['another value', { a: 1 }, { a: 2 }],
       ['another type', { a: 1 }, { a: '1' }],
+      ['another time', { at: new Date(1) }, { at: new Date(2) }],
+      ['a big number', { id: 1 }, { id: 1n }],
       ['none', { a: 1 }, undefined],
       ['null instead of none', undefined, null],
       ['text instead of bytes', Buffer.from('text'), 'text'],
@@ -146,10 +148,16 @@ describe('IdempotencyService.run in transaction mode', () => {
     });
 
     it.each([
-      ['a Date', { at: new Date() }, 'Date'],
-      ['a Map', new Map(), 'Map'],
-      ['a BigInt', { id: 1n }, 'bigint'],
-      ['no number', [NaN], 'not finite'],
+      ['a function', { at: () => 0 }, '$["at"] is a function'],
+      [
+        'an instance',
+        [
+          new (class Plain {
+            readonly a = 1;
+          })(),
+        ],
+        '$[0] is an instance of Plain',
+      ],
     ])('that cannot be compared is refused: %s', async (_, payload, what) => {
       const refused = service.run(taskOf('incomparable', { payload }), () => saveOrder());
       await expect(refused).rejects.toThrow(IdempotencyUsageError);

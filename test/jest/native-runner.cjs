@@ -24,6 +24,8 @@ module.exports = function runNatively(
     globalThis[Symbol.for('jest globals')] = runtime.requireModuleOrMock(path, '@jest/globals');
     return import(`${pathToFileURL(path).href}?file=${++files}`);
   };
+  // Jest's own reads source maps from its transforms, of which there are none. Node has those of the hooks.
+  Error.prepareStackTrace = undefined;
   return circus(globalConfig, config, environment, runtime, testPath, sendMessageToJest);
 };
 

@@ -83,6 +83,7 @@ const planted = {
       `import type { Store } from '../postgres/store.js'; export type S = Store;`,
     ],
     ['lib/http/imports-typeorm.ts', `import 'typeorm';`],
+    ['lib/transports/http/imports-store.ts', `import '../../postgres/store.js';`],
   ],
   'purge-knows-no-http': [['lib/purge/imports-http.ts', `import '../http/interceptor.js';`]],
   'adapters-know-no-module': [['lib/http/imports-module.ts', `import '../idempotency.module.js';`]],

@@ -158,7 +158,7 @@ function scripted(endpoint: Endpoint, surroundings: Surroundings): Type {
 
 function routeOptions(endpoint: Endpoint, fault: PlantedFault | undefined): IdempotentRouteOptions {
   const options: IdempotentRouteOptions = { endpoint, ...ENDPOINTS[endpoint] };
-  return fault === 'bodies do not count' ? { ...options, fingerprint: { compute: () => 'any' } } : options;
+  return fault === 'bodies do not count' ? { ...options, fingerprint: { body: () => 'any' } } : options;
 }
 
 async function perform(

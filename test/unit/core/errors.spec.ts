@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { idempotencyError, keyError, outcomeUnresolved } from '../../../lib/core/errors.js';
+import { errorWithin, idempotencyError, keyError, outcomeUnresolved } from '../../../lib/core/errors.js';
 import type { IdempotencyError, IdempotencyErrorCode } from '../../../lib/index.js';
 
 const RULES = { source: { kind: 'body', name: 'key' }, minLength: 8, maxLength: 64 } as const;
@@ -36,6 +36,7 @@ function told(error: IdempotencyError): unknown {
     case 'IDEMPOTENCY_RESPONSE_TOO_LARGE':
     case 'IDEMPOTENCY_RESPONSE_FAILED':
     case 'IDEMPOTENCY_ENDPOINT_AMBIGUOUS':
+    case 'IDEMPOTENCY_HANDLER_NOT_SEEN':
       return error.status satisfies 500;
     default:
       return error satisfies never;
@@ -57,6 +58,36 @@ export function refused(error: IdempotencyError): unknown {
   // @ts-expect-error: codes are missing.
   return error satisfies never;
 }
+
+describe('errorWithin', () => {
+  const isCoded = (error: object): error is { code: string } => 'code' in error;
+  const found = { code: 'x' };
+
+  it.each<[string, unknown, unknown]>([
+    ['itself', found, found],
+    ['the cause', new Error('a', { cause: found }), found],
+    ['what a driver threw', Object.assign(new Error('a'), { driverError: found }), found],
+    [
+      'what is further within',
+      new Error('a', {
+        cause: Object.assign(new Error('b'), { driverError: new Error('c', { cause: found }) }),
+      }),
+      found,
+    ],
+    ['nothing in an error without one', new Error('a', { cause: 'text' }), undefined],
+    ['nothing in what is no error', 'code', undefined],
+    ['nothing in null', null, undefined],
+  ])('finds %s', (_what, error, expected) => {
+    expect(errorWithin(error, isCoded)).toBe(expected);
+  });
+
+  it('ends with errors that are made of each other', () => {
+    const [one, other] = [new Error('one'), new Error('other')];
+    one.cause = other;
+    other.cause = one;
+    expect(errorWithin(one, isCoded)).toBeUndefined();
+  });
+});
 
 describe('an error', () => {
   it('has the members of its code, and no others', () => {

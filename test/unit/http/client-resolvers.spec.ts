@@ -17,6 +17,14 @@ describe('clientFromHeader', () => {
   });
 });
 
+describe('clientFromHeader with what clients renew', () => {
+  it.each(['Authorization', 'authorization', 'Proxy-Authorization', 'Cookie'])('refuses %s', (name) => {
+    const remedy =
+      /^IDEMPOTENCY_OPTIONS_INVALID: clientFromHeader.*clientFromUser.*a function that hashes the key/;
+    expect(() => clientFromHeader(name)).toThrow(remedy);
+  });
+});
+
 describe('clientFromUser', () => {
   const client = clientFromUser((user: { id: number | bigint | string }) => user.id);
 

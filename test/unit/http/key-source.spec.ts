@@ -1,3 +1,4 @@
+import { excludedMembers } from '../../../lib/core/canonical.js';
 import { describe, expect, it } from '@jest/globals';
 import type { ExecutionContext } from '@nestjs/common';
 import type { IncomingMessage } from 'node:http';
@@ -100,10 +101,12 @@ describe('the fingerprint of a route', () => {
     const client = (): string => 'tests';
     const excluded = (key: KeyOptions): unknown => {
       const { fingerprint } = routeSettings({ client, fingerprint: { exclude: ['meta.sentAt'] } }, [{ key }]);
-      return fingerprint !== 'raw' && fingerprint.exclude;
+      return fingerprint.exclusions;
     };
-    expect(excluded({ body: 'key' })).toEqual(['meta.sentAt', 'key']);
-    expect(excluded({ header: 'key' })).toEqual(['meta.sentAt']);
-    expect(excluded(found)).toEqual(['meta.sentAt']);
+    const files = new Set(['meta.sentAt']);
+    const members = excludedMembers(['meta.sentAt']);
+    expect(excluded({ body: 'key' })).toEqual({ members: excludedMembers(['meta.sentAt', 'key']), files });
+    expect(excluded({ header: 'key' })).toEqual({ members, files });
+    expect(excluded(found)).toEqual({ members, files });
   });
 });

@@ -18,23 +18,22 @@ describe('routeSettings', () => {
     expect(recorded).toEqual([false, true, false]);
   });
 
-  it.each([
-    ['merges options', { exclude: ['a'] }, [{ compute: String }], { exclude: ['a'], compute: String }],
-    ['keeps raw where nothing else is said', 'raw' as const, [undefined], 'raw'],
-    ['has raw replace options', { exclude: ['a'] }, ['raw' as const], 'raw'],
-    ['has options replace raw', 'raw' as const, [{ exclude: ['a'] }], { exclude: ['a'] }],
-    [
-      'has raw forget wider options',
-      { exclude: ['a'] },
-      ['raw' as const, { compute: String }],
-      { compute: String },
-    ],
-  ])('%s of the fingerprint', (_what, module, overrides, expected) => {
-    const settings = routeSettings(
-      { client, fingerprint: module },
-      overrides.map((fingerprint) => ({ fingerprint })),
+  it('merges what counts of a request field by field', () => {
+    const layers = [{ body: 'raw' as const }, undefined, { exclude: ['meta.at'] }, { headers: ['X-Tenant'] }];
+    const { fingerprint } = routeSettings(
+      { client, fingerprint: { headers: ['X-Shop'], exclude: ['at'] } },
+      layers.map((each) => ({ fingerprint: each })),
     );
-    expect(settings.fingerprint).toEqual(expected);
+    expect(fingerprint).toEqual({
+      body: 'raw',
+      exclusions: { members: new Map([['meta', new Map([['at', 'all']])]]), files: new Set(['meta.at']) },
+      headers: ['x-tenant'],
+    });
+    expect(routeSettings({ client }, []).fingerprint).toEqual({
+      body: 'parsed',
+      exclusions: { members: undefined, files: new Set() },
+      headers: [],
+    });
   });
 
   describe('records what a handler threw', () => {
