@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 
 /** What is run: by `PASS`, and whatever the command line names by its path. See test/README.md. */
@@ -8,7 +7,7 @@ const PASSES = {
     'unit/**',
     'integration/!(recipes*|readme|docs|client-docs|performance-docs)',
     'integration/client/*',
-    'e2e/!(rewards-start|rewards-dangers|start-page|sample-docs)',
+    'e2e/!(client-browser|rewards-start|rewards-dangers|start-page|sample-docs)',
   ],
   /** What to run after each change: no database for the unit tests, one adapter for a spine of the others. */
   quick: [
@@ -20,10 +19,10 @@ const PASSES = {
   pgbouncer: ['e2e/!(client*|start-page|rewards-start|sample-docs)', 'integration/cancel-request'],
   /** What happens on the wire, and what happens when that breaks, with every option that trades something for speed. */
   tuned: ['e2e/{limits,lost-commit,one-effect}', 'faults/{dead-owner,kill-points,lost-acknowledgement}'],
-  /** What the pages and the sample application say, run as it stands there. */
+  /** What the pages and the sample application say, run as it stands there, and what browsers do. */
   pages: [
     'integration/{recipes*,readme,docs,client-docs,performance-docs}',
-    'e2e/{rewards-start,rewards-dangers,start-page,sample-docs}',
+    'e2e/{client-browser,rewards-start,rewards-dangers,start-page,sample-docs}',
   ],
   /** Kills, failing networks and servers, and random sequences held against a model. */
   faults: ['faults/**', 'property/**'],
@@ -32,9 +31,7 @@ const PASSES = {
 };
 
 const pass = process.env.PASS ?? 'direct';
-const isAskedByPath = process.argv
-  .slice(2)
-  .some((argument) => existsSync(argument) && /^(\.\/)?test\b/.test(argument));
+const isAskedByPath = process.argv.slice(2).some((argument) => /^(\.\/)?test\//.test(argument));
 const patterns = isAskedByPath ? ['unit/**', '!(unit)/**'] : PASSES[pass];
 if (!patterns) throw new Error(`There is no PASS=${pass}; there are ${Object.keys(PASSES).join(', ')}`);
 

@@ -3,6 +3,7 @@ import {
   applyDecorators,
   Body,
   Controller,
+  Global,
   Headers,
   Module,
   Post,
@@ -358,6 +359,20 @@ export class Application {
 
 const LOGGER: false | ('error' | 'warn')[] = process.env['TEST_LOG'] ? ['error', 'warn'] : false;
 
+const REPOSITORIES = [Wallet, Order].map((entity) => ({
+  provide: getRepositoryToken(entity),
+  inject: [DataSource],
+  useFactory: (dataSource: DataSource) => dataSource.getRepository<Wallet | Order>(entity),
+}));
+
+/**
+ * As `TypeOrmModule.forFeature` makes them, but that it tells every application of the process of these entities: one that
+ * loads its entities by itself, as the sample application does, would get them too.
+ */
+@Global()
+@Module({ providers: REPOSITORIES, exports: REPOSITORIES })
+class ShopRepositories {}
+
 function modulesOf(options: Omit<TestAppOptions, 'adapter'>): NonNullable<ModuleMetadata['imports']> {
   const { databaseUrl, poolSize = 10, imports = [], typeorm, idempotency, idempotencyModule } = options;
   return [
@@ -369,7 +384,7 @@ function modulesOf(options: Omit<TestAppOptions, 'adapter'>): NonNullable<Module
       retryAttempts: 0,
       ...typeorm,
     } as TypeOrmModuleOptions),
-    TypeOrmModule.forFeature([Wallet, Order]),
+    ShopRepositories,
     idempotencyModule ??
       IdempotencyModule.forRoot({
         client: sharedClient('tests'),

@@ -301,7 +301,11 @@ describe('a recorded response', () => {
       recorder.send({ status: 200, headers: {}, body });
     };
 
-    it('leaves in one write with its head', async () => {
+    it.each([
+      // Only what is the same bytes in every encoding is handed on as text, which node:http joins to the head.
+      ['ASCII in one piece', Buffer.from('{"a":1}'), 1],
+      ['any other bytes as they are', allBytes, 2],
+    ])('leaves in one write with its head: %s', async (_what, body, count) => {
       let writes = 0;
       const pieces: unknown[] = [];
       respond = (response) => {
@@ -321,12 +325,12 @@ describe('a recorded response', () => {
             write(...args);
           };
         }
-        send(response, allBytes);
+        send(response, body);
       };
-      expect(await received()).toEqual(allBytes);
+      expect(await received()).toEqual(body);
       expect(writes).toBe(1);
       // node:http ends with an empty piece.
-      expect(pieces.filter((piece) => piece !== '')).toHaveLength(1);
+      expect(pieces.filter((piece) => piece !== '')).toHaveLength(count);
     });
 
     it('arrives also where it is large', async () => {
