@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { findPgBouncer } from '../test/helpers/pgbouncer-location.mjs';
 
 /** The first is the README's command; what each of the others adds is in jest.config.js. */
@@ -17,6 +17,7 @@ const others = options.filter((option) => !option.startsWith('--outputFile='));
 const place = await mkdtemp(join(tmpdir(), 'test-all-'));
 const total = Object.fromEntries(COUNTS.map((count) => [count, 0]));
 const times = [];
+const files = [];
 
 try {
   for (const pass of PASSES) await run(pass);
@@ -24,7 +25,10 @@ try {
   await rm(place, { recursive: true, force: true });
 }
 if (output) await writeFile(output, JSON.stringify(total));
-console.log(`\n${times.join('\n')}`);
+const slowest = files.sort((one, other) => other.seconds - one.seconds).slice(0, 10);
+console.log(`\n${times.join('\n')}\n\nThe slowest files:`);
+for (const { seconds, name, pass } of slowest)
+  console.log(`${seconds.toFixed(0).padStart(5)} s  ${name} (${pass})`);
 process.exitCode = total.numFailedTests + total.numRuntimeErrorTestSuites > 0 ? 1 : 0;
 
 async function run(pass) {
@@ -44,6 +48,8 @@ async function run(pass) {
   if (!isOver && counts.numFailedTests + counts.numRuntimeErrorTestSuites === 0)
     counts.numRuntimeErrorTestSuites = 1;
   for (const count of COUNTS) total[count] += counts[count];
+  for (const { name, startTime, endTime } of counts.testResults ?? [])
+    files.push({ name: relative(process.cwd(), name), seconds: (endTime - startTime) / 1_000, pass });
   const { numPassedTests, numFailedTests, numRuntimeErrorTestSuites } = counts;
   const seconds = Math.round((performance.now() - started) / 1_000);
   times.push(

@@ -47,6 +47,9 @@ type Plans = ReadonlyMap<string, RoutePlan | undefined>;
 
 const UNPROTECTED: Plans = new Map();
 
+/** The handler that has an endpoint. */
+type Owner = Pick<ProtectedRoute, 'controller' | 'name'>;
+
 /** Knows every protected handler of an application. */
 export class RouteRegistry {
   /** Of every class that has been asked for, those without a protected handler too. */
@@ -65,11 +68,11 @@ export class RouteRegistry {
    * @throws IdempotencyUsageError for handlers that cannot be protected, and for two that would share an endpoint.
    */
   scan(modules: ModulesContainer): void {
-    const routes = new Map<string, string>();
+    const owners = new Map<string, Owner>();
     for (const module of modules.values()) {
       const prefix = modulePath(modules, module.metatype);
       for (const { metatype } of module.controllers.values()) {
-        if (typeof metatype === 'function') this.#scanController(metatype as Controller, prefix, routes);
+        if (typeof metatype === 'function') this.#scanController(metatype as Controller, prefix, owners);
       }
       for (const { metatype } of module.providers.values()) {
         if (typeof metatype === 'function' && !module.controllers.has(metatype))
@@ -107,7 +110,7 @@ export class RouteRegistry {
     return UNPROTECTED;
   }
 
-  #scanController(controller: Controller, prefix: string, routes: Map<string, string>): void {
+  #scanController(controller: Controller, prefix: string, owners: Map<string, Owner>): void {
     const marked = markedIn(controller);
     const plans = new Map<string, RoutePlan | undefined>();
     if (marked.length > 0) for (const name of methodNames(controller)) plans.set(name, undefined);
@@ -119,7 +122,7 @@ export class RouteRegistry {
       const plan = this.#plan(route, name);
       assertConsistent(plan);
       for (const endpoint of endpointsOf(controller, handler, prefix, plan, this.config))
-        reserve(routes, endpoint, name);
+        reserve(owners, endpoint, route);
       plans.set(route.name, plan);
     }
     this.#plans.set(controller, plans);
@@ -225,14 +228,16 @@ function modulePath(modules: ModulesContainer, module: object): string {
   return own ?? '';
 }
 
-function reserve(routes: Map<string, string>, route: string, name: string): void {
-  const other = routes.get(route);
-  if (other !== undefined && other !== name) {
+function reserve(owners: Map<string, Owner>, endpoint: string, { controller, name }: ProtectedRoute): void {
+  const owner = owners.get(endpoint);
+  // A class may be a controller of several modules. Two classes of one name are two.
+  if (owner && (owner.controller !== controller || owner.name !== name)) {
+    const [one, other] = [`${controller.name}.${name}`, `${owner.controller.name}.${owner.name}`];
     throw new IdempotencyUsageError(
       'IDEMPOTENCY_ENDPOINT_AMBIGUOUS',
-      `${name} and ${other} would share the endpoint "${route}", and with it each other's keys. Give them names of ` +
+      `${one} and ${other} would share the endpoint "${endpoint}", and with it each other's keys. Give them names of ` +
         "their own: @Idempotent({ endpoint: '…' }).",
     );
   }
-  routes.set(route, name);
+  owners.set(endpoint, { controller, name });
 }

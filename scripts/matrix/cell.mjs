@@ -63,10 +63,9 @@ export async function runCell(row, { place, jestArguments }) {
 function jest(jestArguments, report) {
   const bin = 'node_modules/jest/bin/jest.js';
   return [
-    '--experimental-vm-modules',
+    '--import',
+    './test/jest/register-typescript.mjs',
     bin,
-    '--selectProjects',
-    'direct',
     '--ci',
     '--json',
     `--outputFile=${report}`,

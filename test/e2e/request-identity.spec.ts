@@ -9,8 +9,10 @@ import {
   Post,
   VERSION_NEUTRAL,
   VersioningType,
+  type Type,
   type VersioningOptions,
 } from '@nestjs/common';
+import { RouteConstraints } from '@nestjs/platform-fastify';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { DataSource } from 'typeorm';
 import {
@@ -167,6 +169,42 @@ describe.each(ADAPTERS)('what a request is (%s)', (adapter) => {
       expect(await outcome('labels/a/reprint', { Host: 'b.example.com' })).toBe('201 replayed');
     });
   });
+
+  if (adapter === 'fastify') {
+    it('by constraints of its route, which need names', async () => {
+      const constrained = (constraint: string, endpoint?: string): Type => {
+        @Controller('constrained')
+        class ConstrainedController extends Shop {
+          @Post()
+          @RouteConstraints({ secret: constraint })
+          @Idempotent({ endpoint })
+          create(): Promise<Order> {
+            return this.order(constraint);
+          }
+        }
+        return ConstrainedController;
+      };
+      const secrets = new Map<string, unknown>();
+      const strategy = {
+        name: 'secret',
+        storage: () => ({
+          get: (key: string) => secrets.get(key) ?? null,
+          set: (key: string, store: unknown) => void secrets.set(key, store),
+        }),
+        deriveConstraint: (request: { headers: Record<string, unknown> }) => request.headers['x-secret'],
+      };
+      const routed = {
+        fastify: { routerOptions: { constraints: { secret: strategy } } },
+      } as Partial<TestAppOptions>;
+      await expect(start([constrained('a'), constrained('b')], routed)).rejects.toThrow(
+        /^IDEMPOTENCY_ENDPOINT_AMBIGUOUS: .*Give them names/,
+      );
+      await start([constrained('a', 'of a'), constrained('b', 'of b')], routed);
+      expect(await outcome('constrained', { 'X-Secret': 'a' })).toBe('201');
+      expect(await outcome('constrained', { 'X-Secret': 'b' })).toBe('201');
+      expect(await outcome('constrained', { 'X-Secret': 'b' })).toBe('201 replayed');
+    });
+  }
 
   describe('by the version that it is served in', () => {
     const versioned: [string, VersioningOptions, (version: string) => Record<string, string>][] = [

@@ -164,13 +164,15 @@ export function headerLines({ rawRequest, request }: Exchange, name: string): un
   return parsedValues(headers, wanted) ?? parsedValues(rawRequest.headers, wanted) ?? [];
 }
 
+/** An empty list was sent in no line, but it is there: nothing is ever taken for absent that could not be read. */
 function parsedValues(
   headers: Readonly<Record<string, unknown>> | undefined,
   wanted: string,
 ): unknown[] | undefined {
   for (const name in headers) {
-    const isIt = name.length === wanted.length && name.toLowerCase() === wanted;
-    if (isIt && headers[name] !== undefined) return [headers[name]].flat();
+    const value = headers[name];
+    if (name.length !== wanted.length || name.toLowerCase() !== wanted || value === undefined) continue;
+    return Array.isArray(value) && value.length > 0 ? value : [value];
   }
   return undefined;
 }

@@ -2,7 +2,9 @@ import { describe, expect, it } from '@jest/globals';
 import { VERSION_NEUTRAL, VersioningType, type VersioningOptions } from '@nestjs/common';
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { PassThrough } from 'node:stream';
+import { fingerprint } from '../../../lib/core/fingerprint.js';
 import type { Exchange } from '../../../lib/http/exchange.js';
+import { digestsOf, uploadOf } from '../../../lib/http/multipart.js';
 import {
   anonymousTemplate,
   arrivesEmpty,
@@ -54,10 +56,111 @@ describe('headerLines', () => {
       { rawHeaders: ['X-Other', 'b'], headers: { 'idempotency-key': 'a' } },
       ['a'],
     ],
+    ['a list without values', { rawHeaders: [], headers: { 'idempotency-key': [] } }, [[]]],
+    ['null', { rawHeaders: [], headers: { 'idempotency-key': null } }, [null]],
     ['nothing', { rawHeaders: [], headers: {} }, []],
   ])('reads what an adapter parsed where it leaves %s', (_what, request, expected) => {
     expect(lines(request)).toEqual(expected);
     expect(lines({}, request)).toEqual(expected);
+  });
+});
+
+describe('is linear in what a stranger sends', () => {
+  /** Counts how often something is read of it, at any depth. */
+  function watched<Value>(value: Value, counted: { reads: number }): Value {
+    if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value;
+    return new Proxy(value, {
+      get: (target, name, receiver) => {
+        counted.reads += 1;
+        return watched(Reflect.get(target, name, receiver) as unknown, counted);
+      },
+      ownKeys: (target) => {
+        const keys = Reflect.ownKeys(target);
+        counted.reads += keys.length;
+        return keys;
+      },
+    });
+  }
+
+  const pairs = (size: number): string[] =>
+    Array.from({ length: size }, (_, index) => [`X-Header-${index}`, 'a']).flat();
+  const files = (size: number, field: (index: number) => string): object[] =>
+    Array.from({ length: size }, (_, index) => ({
+      fieldname: field(index),
+      originalname: `${index}`,
+      mimetype: 'text/plain',
+      buffer: Buffer.from('a'),
+    }));
+  const fingerprintOf = async (request: object, body: unknown): Promise<void> => {
+    const upload = uploadOf({ request, body } as Exchange)!;
+    const digests = await digestsOf(upload.files);
+    const multipart = { kind: 'multipart', fields: upload.fields, files: digests! } as const;
+    fingerprint({ method: 'POST', path: '/', query: '', mediaType: '', body: multipart });
+  };
+  const parts = (size: number): object => {
+    const body: Record<string, unknown> = {};
+    for (let index = 0; index < size; index++) {
+      const part = { fieldname: `f${index}`, fields: body };
+      body[`f${index}`] =
+        index % 2
+          ? { ...part, type: 'field', value: 'a' }
+          : { ...part, type: 'file', _buf: Buffer.from('a') };
+    }
+    return body;
+  };
+
+  it.each<[string, (size: number, counted: { reads: number }) => unknown]>([
+    [
+      'header lines',
+      (size, counted) =>
+        headerLines(
+          { rawRequest: watched({ rawHeaders: pairs(size), headers: {} }, counted), request: {} } as never,
+          'x',
+        ),
+    ],
+    [
+      'headers of an adapter without lines',
+      (size, counted) => {
+        const headers = Object.fromEntries(Array.from({ length: size }, (_, index) => [`x-${index}`, 'a']));
+        return headerLines({ rawRequest: watched({ headers }, counted), request: {} } as never, 'x');
+      },
+    ],
+    [
+      'files of one field',
+      (size, counted) => fingerprintOf(watched({ files: files(size, () => 'f') }, counted), {}),
+    ],
+    [
+      'files of many fields',
+      (size, counted) => fingerprintOf(watched({ files: files(size, String) }, counted), {}),
+    ],
+    [
+      'fields of a form',
+      (size, counted) => {
+        const fields = Object.fromEntries(Array.from({ length: size }, (_, index) => [`f${index}`, 'a']));
+        return fingerprintOf({ files: [] }, watched(fields, counted));
+      },
+    ],
+    [
+      'parts of a form, with their files',
+      async (size, counted) => {
+        const upload = uploadOf({ request: {}, body: parts(size) } as Exchange)!;
+        await fingerprintOf(
+          {
+            files: watched(
+              upload.files.map((file) => ({ ...file, fieldname: file.field, buffer: file.content })),
+              counted,
+            ),
+          },
+          {},
+        );
+      },
+    ],
+  ])('%s', async (_what, read) => {
+    const [few, many] = [{ reads: 0 }, { reads: 0 }];
+    await read(200, few);
+    await read(400, many);
+    expect(few.reads).toBeGreaterThanOrEqual(200);
+    expect(many.reads).toBeLessThanOrEqual(2 * few.reads + 10);
   });
 });
 
