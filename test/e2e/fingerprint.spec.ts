@@ -187,14 +187,6 @@ describe.each(ADAPTERS)('the fingerprint (%s)', (adapter) => {
     expect(replay.text).toBe(original.text);
   }
 
-  async function expectRefused(sent: Sent): Promise<void> {
-    const refusal = await send(sent);
-    expect(refusal.status).toBe(415);
-    expect(refusal.json()).toMatchObject({ code: 'IDEMPOTENCY_BODY_NOT_FINGERPRINTABLE' });
-    expect(seen).toEqual([]);
-    expect(await database.query('SELECT FROM idempotency_records WHERE key = $1', [key])).toEqual([]);
-  }
-
   it.each<[string, Sent, Sent]>([
     ['another body', { body: '{"a":1}' }, { body: '{"a":2}' }],
     ['names in another case', { body: '{"a":1,"A":2}' }, { body: '{"a":2,"A":1}' }],

@@ -172,7 +172,7 @@ function parsedValues(
   for (const name in headers) {
     const value = headers[name];
     if (name.length !== wanted.length || name.toLowerCase() !== wanted || value === undefined) continue;
-    return Array.isArray(value) && value.length > 0 ? value : [value];
+    return Array.isArray(value) && value.length > 0 ? (value as unknown[]) : [value];
   }
   return undefined;
 }
