@@ -1,6 +1,6 @@
 import type { IdempotentRouteOptions } from './idempotency.options.js';
 import { requireProtection } from './transports/http/module-check.js';
-import { markController, markMethod } from './transports/http/routes.js';
+import { markController, markMethod, type Controller } from './transports/http/routes.js';
 
 /**
  * Runs a handler once per (client, endpoint, key): its writes, the record and the response commit in one transaction,
@@ -24,8 +24,14 @@ import { markController, markMethod } from './transports/http/routes.js';
  */
 export function Idempotent(options: IdempotentRouteOptions = {}): ClassDecorator & MethodDecorator {
   return (target: object, name?: string | symbol): void => {
-    if (name === undefined) markController(target, options);
-    else markMethod(target, name, options);
-    requireProtection(name === undefined ? target : target.constructor);
+    if (name === undefined) {
+      markController(target as Controller, options);
+      requireProtection(target);
+      return;
+    }
+    markMethod(target, name, options);
+    // On both, because a class may be replaced above, and a method may be copied to another class.
+    requireProtection(target.constructor);
+    requireProtection(Reflect.get(target, name) as object);
   };
 }

@@ -75,15 +75,16 @@ interface Inside {
 export function writeCanonical(value: unknown, write: (piece: string) => void, excluded?: Excluded): void {
   const levels: Level[] = [];
   const holders = new Set<object>();
+  const visits = new Map<object, number>();
   const visit = ({ value: next, excluded: members, isReduced = false }: Omit<Inside, 'before'>): void => {
     const text = leaf(next);
     if (text !== undefined) {
       write(text);
       return;
     }
-    const opened = holders.has(next as object)
-      ? 'a value that contains itself'
-      : open(next, members, isReduced);
+    const times = (visits.get(next as object) ?? 0) + 1;
+    visits.set(next as object, times);
+    const opened = misplaced(holders.has(next as object), times) ?? open(next, members, isReduced);
     if (typeof opened === 'string') throw new NotCanonicalError(pathOf(levels), opened);
     holders.add(next as object);
     write(opened.start);
@@ -103,6 +104,14 @@ export function writeCanonical(value: unknown, write: (piece: string) => void, e
     level.place = next.value.place;
     visit(next.value);
   }
+}
+
+/** Parsers with references, such as those of YAML, can make few bytes stand for any number of values. */
+const MOST_PLACES = 1_000;
+
+function misplaced(isOpen: boolean, times: number): string | undefined {
+  if (isOpen) return 'a value that contains itself';
+  return times > MOST_PLACES ? `a value that stands in more than ${MOST_PLACES} places` : undefined;
 }
 
 /** The text of {@link writeCanonical}. */
@@ -156,7 +165,7 @@ function open(value: unknown, excluded: Excluded | undefined, isReduced: boolean
   const prototype: unknown = Object.getPrototypeOf(value);
   const isPlain = prototype === null || Object.getPrototypeOf(prototype) === null;
   if (isPlain) return { start: '{', inside: members(value, excluded), end: '}' };
-  const { name } = value.constructor;
+  const name = classOf(prototype as object);
   if (isReduced || !('toJSON' in value) || typeof value.toJSON !== 'function')
     return `an instance of ${name}`;
   const reduced: Inside = {
@@ -167,6 +176,11 @@ function open(value: unknown, excluded: Excluded | undefined, isReduced: boolean
     isReduced: true,
   };
   return { start: `${name}.toJSON(`, inside: [reduced].values(), end: ')' };
+}
+
+function classOf(prototype: object): string {
+  const { constructor } = prototype as { constructor?: unknown };
+  return typeof constructor === 'function' ? constructor.name : 'an unnamed class';
 }
 
 function openMap(map: ReadonlyMap<unknown, unknown>, excluded: Excluded | undefined): Opened | string {

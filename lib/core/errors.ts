@@ -196,8 +196,8 @@ const CATALOGUE = {
     title: 'A success was answered, and the handler was not seen to run',
     detail:
       'Nothing was recorded, and in transaction mode everything was rolled back. On the server, something answered in place of ' +
-      'the handler, or wraps it out of sight. Have an interceptor that answers by itself, such as a cache, leave this route ' +
-      'out: replays are answered by the library.',
+      'the handler, or wraps it out of sight. Have an interceptor that answers by itself, such as a cache, or that turns ' +
+      'errors before the handler into successes, leave this route out: replays are answered by the library.',
   },
 } as const satisfies { [C in Exclude<IdempotencyErrorCode, OccasionalCode>]: CatalogueEntry<C> };
 
@@ -240,8 +240,8 @@ export function keyError(
 }
 
 /**
- * The first of an error and those that it was made of which `is` so: `cause` tells them in JavaScript, `driverError` in
- * TypeORM, which wraps whatever a driver threw. Undefined where none is.
+ * The first of an error and those that it was made of which `is` so: `cause` and `errors` tell them in JavaScript,
+ * `driverError` in TypeORM, which wraps whatever a driver threw. Undefined where none is.
  */
 export function errorWithin<Found>(
   error: unknown,
@@ -252,10 +252,18 @@ export function errorWithin<Found>(
   while (left.length > 0) {
     const next = left.pop();
     if (typeof next !== 'object' || next === null || seen.has(next)) continue;
-    if (is(next)) return next;
     seen.add(next);
-    const { cause, driverError } = next as { cause?: unknown; driverError?: unknown };
-    left.push(cause, driverError);
+    try {
+      if (is(next)) return next;
+      const { cause, driverError, errors } = next as {
+        cause?: unknown;
+        driverError?: unknown;
+        errors?: unknown;
+      };
+      left.push(...(Array.isArray(errors) ? (errors as unknown[]) : []), cause, driverError);
+    } catch {
+      // A getter that throws has nothing to tell, and must not take the place of the error.
+    }
   }
   return undefined;
 }

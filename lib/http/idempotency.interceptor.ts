@@ -11,7 +11,7 @@ import { ProtectedRun } from './protected-run.js';
 import { replayStatus } from './replay-status.js';
 import { ResponseRecorder } from './response-recorder.js';
 import type { RoutePlan, RouteRegistry } from './route-registry.js';
-import { awaitUpload, LateClaim, type Answerable, type Verdict } from './late-claim.js';
+import { LateClaim, onArrival, type Answerable, type Verdict } from './late-claim.js';
 import { LateExecution } from './late-execution.js';
 import { awaitsUpload, identify, prepare, type Identification } from './preparation.js';
 
@@ -48,7 +48,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
       case 'unprotected':
         return next.handle();
       case 'run':
-        return this.#protect(visit, verdict.execution).start(next);
+        return this.#run(visit, verdict.execution);
       case 'replay':
         return this.#replay(visit, verdict.record);
       case 'reject':
@@ -72,6 +72,11 @@ export class IdempotencyInterceptor implements NestInterceptor {
       : decision;
   }
 
+  #run(visit: Visit, execution: Execution): Observable<unknown> {
+    onArrival(visit.exchange.request as object, (_context, inner) => execution.run(() => inner.handle()));
+    return this.#protect(visit, execution).start(visit.next);
+  }
+
   /** What the request asks for is known only when its upload has been read, behind other interceptors. */
   #runLate(visit: Visit, identification?: Identification): Observable<unknown> {
     const { plan, next } = visit;
@@ -85,7 +90,8 @@ export class IdempotencyInterceptor implements NestInterceptor {
       verdict.kind === 'replay'
         ? this.#replay(visit, verdict.record)
         : this.#reject(visit, verdict.error, verdict.cause);
-    awaitUpload(visit.exchange.request as object, new LateClaim(execution, run, judge, answer));
+    const claim = new LateClaim(execution, run, judge, answer);
+    onArrival(visit.exchange.request as object, (context, inner) => claim.arrive(context, inner));
     return run.startUnclaimed(next);
   }
 

@@ -10,19 +10,24 @@ export type Verdict = Decision | { readonly kind: 'unprotected' };
 /** A verdict by which the handler does not run. */
 export type Answerable = Extract<Verdict, { kind: 'replay' | 'reject' }>;
 
-/** Requests on their way through the interceptors that may read their upload. */
-const awaited = new WeakMap<object, LateClaim>();
+type Arrival = (context: ExecutionContext, next: CallHandler) => Observable<unknown>;
 
-/** Has a request claimed when it reaches its handler. */
-export function awaitUpload(request: object, claim: LateClaim): void {
-  awaited.set(request, claim);
+/** What requests do that have come as far as their handlers. */
+const arrivals = new WeakMap<object, Arrival>();
+
+/**
+ * Has `arrive` called where the handler would run. The interceptors in between may call it in any context, as queues do that
+ * run one request's work from another's: here it comes back to its own.
+ */
+export function onArrival(request: object, arrive: Arrival): void {
+  arrivals.set(request, arrive);
 }
 
 /** Stands innermost of all interceptors: upload interceptors have read the body, pipes and handler come next. */
 export const innermost: NestInterceptor = {
   intercept(context, next) {
     const request: object = context.switchToHttp().getRequest();
-    return awaited.get(request)?.arrive(context, next) ?? next.handle();
+    return arrivals.get(request)?.(context, next) ?? next.handle();
   },
 };
 

@@ -8,7 +8,7 @@ import type { Claim } from '../core/store.js';
 import {
   arrivesEmpty,
   EMPTY,
-  headerLines,
+  headerValues,
   isMultipart,
   mediaTypeOf,
   parsedBody,
@@ -94,7 +94,7 @@ export async function prepare(
   const { ttl, maxDuration, mode, fingerprint: rules } = settings;
   const body = await comparableBody(exchange, rules.body, maxDuration);
   if (typeof body === 'string') return unfingerprintable(body === 'unparsed' ? undefined : REMEDIES[body]);
-  const headers = rules.headers.map((name) => [name, ...headerLines(exchange, name).map(String)]);
+  const headers = rules.headers.map((name) => [name, ...headerValues(exchange, name).map(String)]);
   const mediaType = body.kind === 'empty' ? '' : mediaTypeOf(exchange.rawRequest);
   try {
     const print = fingerprint({ ...target, headers, mediaType, body }, rules.exclusions);

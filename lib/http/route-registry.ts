@@ -11,9 +11,10 @@ import {
 } from '../transports/http/request.js';
 import {
   markedIn,
-  methodNameOf,
+  methodNamesOf,
   methodNames,
   refuseUnsupported,
+  refuseWithoutRoutes,
   unknownController,
   unknownHandler,
   type Controller,
@@ -74,9 +75,11 @@ export class RouteRegistry {
       for (const { metatype } of module.controllers.values()) {
         if (typeof metatype === 'function') this.#scanController(metatype as Controller, prefix, owners);
       }
-      for (const { metatype } of module.providers.values()) {
-        if (typeof metatype === 'function' && !module.controllers.has(metatype))
-          refuseOnProvider(metatype as Controller);
+      for (const { metatype, instance } of module.providers.values()) {
+        const made = (instance as object | null | undefined)?.constructor;
+        for (const type of new Set([metatype, made]))
+          if (typeof type === 'function' && !module.controllers.has(type))
+            refuseOnProvider(type as Controller);
       }
     }
   }
@@ -86,8 +89,9 @@ export class RouteRegistry {
     const controller: Controller = context.getClass();
     const plans = this.#plans.get(controller) ?? this.#unscanned(controller);
     if (plans.size === 0) return undefined;
-    const name = methodNameOf(context.getHandler());
-    if (plans.has(name)) return plans.get(name);
+    const names = methodNamesOf(context.getHandler()).filter((name) => plans.has(name));
+    // A marked handler has one name alone.
+    if (names.length > 0) return names.map((name) => plans.get(name)).reduce((one, other) => one && other);
     // Of all handlers, those that are protected change something.
     const { method } = exchangeOf(context).rawRequest;
     if (method === 'GET' || method === 'HEAD' || method === 'OPTIONS') return undefined;
@@ -161,6 +165,7 @@ function assertConsistent({ name, settings: { keyRules, responseHeaders } }: Rou
 
 function refuseOnProvider(provider: Controller): void {
   if (!provider.prototype) return;
+  refuseWithoutRoutes(provider);
   for (const { name, handler } of markedIn(provider)) refuseUnsupported(handler, `${provider.name}.${name}`);
 }
 

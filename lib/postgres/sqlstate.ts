@@ -57,7 +57,9 @@ export function problemOf(error: unknown): DatabaseProblem {
 
 /** The PostgreSQL error inside whatever an ORM wrapped around it, or undefined. */
 export function serverErrorWithin(error: unknown): ServerError | undefined {
-  return errorWithin(error, isServerError);
+  // What the application throws as an answer of its own is that, whatever it was made of.
+  const { getStatus } = (error ?? {}) as { getStatus?: unknown };
+  return typeof getStatus === 'function' ? undefined : errorWithin(error, isServerError);
 }
 
 /** Whether the server ended the session with it, which may be heard before the connection is seen to break. */

@@ -204,6 +204,7 @@ describe.each(ADAPTERS)('a body that the application parses by itself (%s)', (ad
       '{ "Message": "{}", "Type": "Notification" }',
       '{"Type":"Other","Message":"{}"}',
     ],
+    ['nothing but braces', '{}', '{ }', '[]'],
     [
       'a date',
       '{"at":"2026-01-01T00:00:00Z"}',

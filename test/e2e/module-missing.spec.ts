@@ -44,6 +44,24 @@ class MarkedController {
 @Controller('leaf')
 class LeafController extends ThingsController {}
 
+@Controller('proxied')
+@((type) => new Proxy(type, {}))
+class ProxiedController {
+  @Post()
+  @Idempotent()
+  create(): number {
+    return ++runs;
+  }
+}
+
+@Controller('copied')
+class CopiedController {}
+Object.defineProperty(
+  CopiedController.prototype,
+  'create',
+  Object.getOwnPropertyDescriptor(ThingsController.prototype, 'create')!,
+);
+
 @Injectable({ scope: Scope.REQUEST })
 class Logger {
   constructor(@Inject(REQUEST) readonly request: unknown) {}
@@ -132,7 +150,7 @@ describe.each(ADAPTERS)('an application that protects nothing (%s)', (adapter) =
     return (outcome as Error).message;
   }
 
-  it.each([ThingsController, MarkedController, LeafController])(
+  it.each([ThingsController, MarkedController, LeafController, ProxiedController, CopiedController])(
     'does not boot without the module (%p)',
     async (controller) => {
       class NoModule {

@@ -67,6 +67,9 @@ const Wrapped = (): MethodDecorator => (_target, _name, descriptor) => {
   descriptor.value = wrap(descriptor.value as Handler, { name: true, metadata: true }) as never;
 };
 
+/** As aspect libraries do. */
+const Proxied = (): ClassDecorator => (type) => new Proxy(type, {});
+
 /** What becomes of a class, whose `create` orders: the ways in which a handler comes to be where it is. */
 const WAYS: Readonly<Record<string, (options: IdempotentRouteOptions) => Type>> = {
   'a marked method': (options) => {
@@ -158,6 +161,35 @@ const WAYS: Readonly<Record<string, (options: IdempotentRouteOptions) => Type>> 
       (<Base extends Type>(base: Base) => class extends (base as Type) {}) as unknown as ClassDecorator;
     @Mixed()
     class Written extends WAYS['a marked method']!(options) {}
+    return Written;
+  },
+  'copied from a marked class, as mixins do': (options) => {
+    const Source = WAYS['a marked method']!(options);
+    class Target extends Shop {}
+    const descriptor = Object.getOwnPropertyDescriptor(Source.prototype, 'create')!;
+    Object.defineProperty(Target.prototype, 'create', descriptor);
+    return Target;
+  },
+  'beneath a class decorator that returns a proxy': (options) => {
+    @Proxied()
+    class Written extends Shop {
+      @Post()
+      @Idempotent(options)
+      create(): Promise<Order> {
+        return this.order();
+      }
+    }
+    return Written;
+  },
+  'of a marked class beneath such a decorator': (options) => {
+    @Proxied()
+    @Idempotent(options)
+    class Written extends Shop {
+      @Post()
+      create(): Promise<Order> {
+        return this.order();
+      }
+    }
     return Written;
   },
   'wrapped above the mark': (options) => {

@@ -51,6 +51,15 @@ class OneHostController extends Shop {
   }
 }
 
+@Controller({ path: 'hosted', host: ['eu.example.com', 'us.example.com'] })
+class RegionsController extends Shop {
+  @Post()
+  @Idempotent()
+  create(): Promise<Order> {
+    return this.order('of a region');
+  }
+}
+
 @Controller('versions')
 class VersionsController extends Shop {
   @Post()
@@ -136,6 +145,13 @@ describe.each(ADAPTERS)('what a request is (%s)', (adapter) => {
       expect(await outcome('hosted', { Host: 'b.example.com' })).toBe('422');
       expect(await shopState(database)).toMatchObject({ orders: 1 });
       expect(await outcome('hosted', { Host: 'b.example.com', 'Idempotency-Key': 'two' })).toBe('201');
+    });
+
+    it('is another one on each of several', async () => {
+      await start([RegionsController]);
+      expect(await outcome('hosted', { Host: 'eu.example.com' })).toBe('201');
+      expect(await outcome('hosted', { Host: 'eu.example.com' })).toBe('201 replayed');
+      expect(await outcome('hosted', { Host: 'us.example.com' })).toBe('422');
     });
 
     it('is read as the adapter reads it, behind a proxy that is trusted', async () => {
@@ -269,6 +285,51 @@ describe.each(ADAPTERS)('what a request is (%s)', (adapter) => {
       for (const other of ['acct_2', 'ACCT_1', '', undefined]) expect(await as(other)).toBe('422');
       expect(await shopState(database)).toMatchObject({ orders: 1 });
     });
+  });
+
+  it('is what was sent, where it is rewritten before it is routed', async () => {
+    const rewritten = (url = ''): string => url.replace(/^\/[^/]+\//, '/labels/');
+    await start([LabelsController], {
+      fastify: { rewriteUrl: ({ url }: { url?: string }) => rewritten(url) },
+      configure: (nest) => {
+        if (adapter === 'fastify') return;
+        nest.use((request: { url: string }, _response: unknown, next: () => void) => {
+          request.url = rewritten(request.url);
+          next();
+        });
+      },
+    });
+    expect(await outcome('acme/a/reprint')).toBe('201');
+    expect(await outcome('acme/a/reprint')).toBe('201 replayed');
+    expect(await outcome('other/a/reprint')).toBe('422');
+  });
+
+  it('has the headers that count as the handler reads them, whoever has set them', async () => {
+    await start([LabelsController], {
+      configure: (nest) => {
+        nest.use((request: { headers: Record<string, unknown> }, _response: unknown, next: () => void) => {
+          request.headers['stripe-account'] = request.headers['x-verified'];
+          next();
+        });
+      },
+    });
+    const as = (verified: string): Promise<string> =>
+      outcome('labels/tenants', { 'Stripe-Account': 'claimed', 'X-Verified': verified });
+    expect(await as('a')).toBe('201');
+    expect(await as('a')).toBe('201 replayed');
+    expect(await as('b')).toBe('422');
+  });
+
+  it('tells the empty text of JSON from no body', async () => {
+    await start([LabelsController], {
+      configure: (nest) => {
+        if (adapter === 'express') nest.useBodyParser('json', { strict: false });
+      },
+    });
+    const json = { 'Content-Type': 'application/json' };
+    expect(await outcome('labels/a/reprint', json, '""')).toBe('201');
+    expect(await outcome('labels/a/reprint', json, '""')).toBe('201 replayed');
+    expect(await outcome('labels/a/reprint')).toBe('422');
   });
 
   describe('in other spellings', () => {

@@ -74,8 +74,8 @@ class ModuleCheck implements ExceptionFilter, OnModuleInit {
   }
 }
 
-/** Has an application that has this class, and does not protect it, fail at boot. */
-export function requireProtection(type: object): void {
-  const filters = (Reflect.getOwnMetadata(FILTERS, type) ?? []) as unknown[];
-  if (!filters.includes(ModuleCheck)) Reflect.defineMetadata(FILTERS, [...filters, ModuleCheck], type);
+/** Has an application that has this class or method, and does not protect it, fail at boot. Inherited filters stay. */
+export function requireProtection(target: object): void {
+  const filters = (Reflect.getMetadata(FILTERS, target) ?? []) as unknown[];
+  if (!filters.includes(ModuleCheck)) Reflect.defineMetadata(FILTERS, [...filters, ModuleCheck], target);
 }

@@ -32,7 +32,7 @@ export function targetOf(
   const version = versionOf(exchange, routing.version, versioning);
   return {
     method,
-    host: routing.hosts?.some(hasParameters) ? exchange.hostname : undefined,
+    host: isOneHost(routing.hosts) ? undefined : exchange.hostname,
     version,
     path: canonicalPath(path, template),
     query: query.join('?'),
@@ -40,9 +40,11 @@ export function targetOf(
   };
 }
 
-/** Whether requests to different hosts meet in it. */
-function hasParameters(host: string | RegExp): boolean {
-  return typeof host !== 'string' || /[:*{(]/.test(host);
+/** Whether no two requests to different hosts meet in the route, or it does not ask. */
+function isOneHost(hosts: Routing['hosts']): boolean {
+  if (hosts === undefined) return true;
+  const [host, ...others] = hosts;
+  return others.length === 0 && typeof host === 'string' && !/[:*{(]/.test(host);
 }
 
 /** An absolute-form target (RFC 9112, section 3.2.2), as sent to proxies. */
@@ -52,8 +54,8 @@ const PARAMETER = /^:[$\p{ID_Continue}]+$/u;
 
 /**
  * One spelling for each path that the router takes for the same: literal segments as they are registered, values of
- * parameters as they are decoded, no empty segments. Where a route has more than these two kinds of segments, nothing is
- * known of what its router ignores, and the path counts as it was sent.
+ * parameters as they are decoded, no empty segments. Where a route has more than these two kinds of segments, or the path
+ * was rewritten before it was routed, nothing is known of what the router ignores: the path counts as it was sent.
  */
 export function canonicalPath(sent: string, template: string): string {
   const path = sent.startsWith('/') ? sent : sent.replace(ORIGIN, '');
@@ -61,12 +63,19 @@ export function canonicalPath(sent: string, template: string): string {
   const registered = template.split('/').filter((segment) => segment !== '');
   const isPlain =
     segments.length === registered.length &&
-    registered.every((segment) => LITERAL.test(segment) || PARAMETER.test(segment));
+    registered.every((segment, index) =>
+      LITERAL.test(segment) ? isSpelling(segments[index] ?? '', segment) : PARAMETER.test(segment),
+    );
   if (!isPlain) return path;
   const spelled = registered.map((segment, index) =>
     LITERAL.test(segment) ? segment : respelled(segments[index] ?? ''),
   );
   return `/${spelled.join('/')}`;
+}
+
+/** Whether a segment is that literal to a router that ignores letter case. One that was rewritten on its way is not. */
+function isSpelling(sent: string, literal: string): boolean {
+  return respelled(sent).toLowerCase() === respelled(literal).toLowerCase();
 }
 
 /** A value in the one way to encode it; as it was sent where it cannot be decoded. */
@@ -150,21 +159,27 @@ function requestedVersions({ rawRequest }: Exchange, versioning: VersioningOptio
  * The values of a header, one for each line it was sent in; Node joins them elsewhere. Adapters of serverless platforms
  * make requests that have no lines, and applications set headers that were not sent: both are in `headers` alone.
  */
-export function headerLines({ rawRequest, request }: Exchange, name: string): unknown[] {
+export function headerLines(exchange: Exchange, name: string): unknown[] {
   const wanted = name.toLowerCase();
   const lines: string[] = [];
-  const { rawHeaders = [] } = rawRequest as Partial<IncomingMessage>;
+  const { rawHeaders = [] } = exchange.rawRequest as Partial<IncomingMessage>;
   for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
     const found = rawHeaders[index];
     if (found?.length === wanted.length && found.toLowerCase() === wanted)
       lines.push(rawHeaders[index + 1] ?? '');
   }
   if (lines.length > 0) return lines;
-  const { headers } = request as { headers?: Readonly<Record<string, unknown>> };
-  return parsedValues(headers, wanted) ?? parsedValues(rawRequest.headers, wanted) ?? [];
+  return headerValues(exchange, name);
 }
 
 /** An empty list was sent in no line, but it is there: nothing is ever taken for absent that could not be read. */
+/** The values of a header as the handler reads them, whoever has set them. */
+export function headerValues({ rawRequest, request }: Exchange, name: string): unknown[] {
+  const { headers } = request as { headers?: Readonly<Record<string, unknown>> };
+  const wanted = name.toLowerCase();
+  return parsedValues(headers, wanted) ?? parsedValues(rawRequest.headers, wanted) ?? [];
+}
+
 function parsedValues(
   headers: Readonly<Record<string, unknown>> | undefined,
   wanted: string,
@@ -179,13 +194,22 @@ function parsedValues(
 
 /** The body by value, as the application's parsers left it; undefined where there is one that none of them has read. */
 export function parsedBody({ rawRequest, body, rawBody: kept }: Exchange): FingerprintBody | undefined {
-  if (typeof body === 'string') return body === '' ? EMPTY : { kind: 'text', text: body };
+  // In JSON the empty text is a value.
+  const isJson = isParsedType(mediaTypeOf(rawRequest)) && carriesBody(rawRequest);
+  if (typeof body === 'string') return body === '' && !isJson ? EMPTY : { kind: 'text', text: body };
   if (types.isUint8Array(body)) return bytes(body);
   // Some parsers leave an empty object where they read nothing.
   const isNothing = body === undefined || body === null || isEmptyObject(body);
-  const isPlaceholder = isNothing && (body === undefined || !isParsedType(mediaTypeOf(rawRequest)));
+  const isPlaceholder =
+    isNothing &&
+    (body === undefined || !(isParsedType(mediaTypeOf(rawRequest)) || wasRead(rawRequest, body)));
   if (!carriesBody(rawRequest)) return isNothing ? EMPTY : { kind: 'parsed', value: body };
   return isPlaceholder ? kept && bytes(kept) : { kind: 'parsed', value: body };
+}
+
+/** Whether a parser has made an empty object of bytes, and not in their place. */
+function wasRead(request: IncomingMessage, body: unknown): boolean {
+  return body !== null && request.readableDidRead;
 }
 
 /** The bytes of a body as they came; undefined where it has one and nobody kept them. */

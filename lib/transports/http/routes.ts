@@ -13,8 +13,8 @@ import type { IdempotentRouteOptions } from '../../idempotency.options.js';
  */
 
 const ROUTE_OPTIONS = Symbol.for('nestjs-pg-idempotency:route-options');
-/** A handler's name in its class. Nest tells interceptors the function alone, and wrappers copy its metadata. */
-const METHOD_NAME = Symbol.for('nestjs-pg-idempotency:method-name');
+/** A handler's names in its classes. Nest tells interceptors the function alone, and wrappers copy its metadata. */
+const METHOD_NAMES = Symbol.for('nestjs-pg-idempotency:method-names');
 
 export type Controller = abstract new (...args: never[]) => object;
 export type Handler = (this: unknown, ...args: unknown[]) => unknown;
@@ -32,24 +32,35 @@ export interface ProtectedRoute {
 /** Methods that change something; a key on any other says nothing. */
 const MUTATING = new Set([RequestMethod.POST, RequestMethod.PUT, RequestMethod.PATCH, RequestMethod.DELETE]);
 
-/** Marks a method. The options are kept for class and name, so that whatever replaces the function is marked too. */
+/**
+ * Marks a method. The options are kept for class and name, so that whatever replaces the function is marked, and on the
+ * function, so that it stays marked wherever it is copied to.
+ */
 export function markMethod(prototype: object, name: string | symbol, options: IdempotentRouteOptions): void {
   Reflect.defineMetadata(ROUTE_OPTIONS, options, prototype, name);
+  const handler: unknown = Reflect.get(prototype, name);
+  if (typeof handler === 'function') Reflect.defineMetadata(ROUTE_OPTIONS, options, handler);
 }
 
 /** Marks a controller: every handler of it that changes something, and those that others add to it later. */
-export function markController(controller: object, options: IdempotentRouteOptions): void {
-  Reflect.defineMetadata(ROUTE_OPTIONS, options, controller);
+export function markController(controller: Controller, options: IdempotentRouteOptions): void {
+  // What replaces a class, such as a Proxy, shares its prototype or inherits from it.
+  Reflect.defineMetadata(ROUTE_OPTIONS, options, controller.prototype as object);
 }
 
 /** The options a handler was marked with: the controller's, then its own. Undefined when it is not marked. */
 function marksOf(controller: Controller, name: string): IdempotentRouteOptions[] | undefined {
   const prototype = controller.prototype as object;
-  const own = Reflect.getMetadata(ROUTE_OPTIONS, prototype, name) as IdempotentRouteOptions | undefined;
-  const shared = Reflect.getMetadata(ROUTE_OPTIONS, controller) as IdempotentRouteOptions | undefined;
-  if (own === undefined && (shared === undefined || !isMutatingRoute(methodOf(prototype, name))))
-    return undefined;
+  const handler: unknown = methodOf(prototype, name);
+  const own = optionsOn(prototype, name) ?? (typeof handler === 'function' ? optionsOn(handler) : undefined);
+  const shared = optionsOn(prototype);
+  if (own === undefined && (shared === undefined || !isCovered(handler))) return undefined;
   return [shared, own].filter((options) => options !== undefined);
+}
+
+function optionsOn(...place: [object, string?]): IdempotentRouteOptions | undefined {
+  return Reflect.getMetadata(ROUTE_OPTIONS, ...(place as [object, string])) as
+    IdempotentRouteOptions | undefined;
 }
 
 /** Every marked handler of an application's controllers. */
@@ -110,7 +121,7 @@ function guard(controller: Controller, target: object): void {
     if (typeof handler !== 'function' || guards.has(handler)) continue;
     if (marked.has(name)) replace(controller, target, name, guarded(handler as Handler, name));
     // Only one that is none of these can be a handler that nothing is known of.
-    else Reflect.defineMetadata(METHOD_NAME, name, handler);
+    else Reflect.defineMetadata(METHOD_NAMES, [...namesNoted(handler), name], handler);
   }
 }
 
@@ -147,24 +158,36 @@ function guarded(handler: Handler, name: string): Handler {
   for (const key of Reflect.getMetadataKeys(handler) as unknown[]) {
     Reflect.defineMetadata(key, Reflect.getMetadata(key, handler), guarding);
   }
-  Reflect.defineMetadata(METHOD_NAME, name, guarding);
+  Reflect.defineMetadata(METHOD_NAMES, [name], guarding);
   const others = (Reflect.getMetadata(nest.INTERCEPTORS, handler) ?? []) as unknown[];
   Reflect.defineMetadata(nest.INTERCEPTORS, [...others, innermost], guarding);
   guards.add(guarding);
   return guarding;
 }
 
-/** The name of the method that a handler is, or stands for; empty where nothing tells it. */
-export function methodNameOf(handler: object): string {
+/** The names of the method that a handler is, or stands for. One that needs no protection may have several. */
+export function methodNamesOf(handler: object): readonly string[] {
+  const noted = namesNoted(handler);
   const { name } = handler as { name?: unknown };
-  const noted = Reflect.getMetadata(METHOD_NAME, handler) as string | undefined;
-  return noted ?? (typeof name === 'string' ? name.replace(/^(?:bound )+/, '') : '');
+  return noted.length > 0 || typeof name !== 'string' ? noted : [name.replace(/^(?:bound )+/, '')];
+}
+
+function namesNoted(handler: object): readonly string[] {
+  return (Reflect.getMetadata(METHOD_NAMES, handler) ?? []) as readonly string[];
 }
 
 /** Whether a function is an HTTP handler of a method that changes something. */
 function isMutatingRoute(handler: unknown): handler is Handler {
   if (typeof handler !== 'function' || !Reflect.hasMetadata(nest.PATH, handler)) return false;
   return MUTATING.has(requestMethodOf(handler) as RequestMethod);
+}
+
+/** What the mark of a controller covers: with what it refuses where it cannot protect. */
+function isCovered(handler: unknown): boolean {
+  return (
+    isMutatingRoute(handler) ||
+    (typeof handler === 'function' && requestMethodOf(handler) === RequestMethod.ALL)
+  );
 }
 
 /** Why a handler cannot be protected, and what to do instead. First match counts. */
@@ -204,6 +227,19 @@ const REFUSALS: readonly [applies: (handler: object) => boolean, why: string][] 
 export function refuseUnsupported(handler: object, name: string): void {
   const refusal = REFUSALS.find(([applies]) => applies(handler));
   if (refusal) throw unsupported(name, refusal[1]);
+}
+
+/** @throws IdempotencyUsageError for a class that is marked, and is none of an HTTP controller. */
+export function refuseWithoutRoutes(type: Controller): void {
+  const isMarked = Reflect.hasOwnMetadata(ROUTE_OPTIONS, type.prototype as object);
+  const isRouted = (name: string): boolean =>
+    Reflect.hasMetadata(nest.PATH, methodOf(type.prototype as object, name));
+  if (!isMarked || methodNames(type).some(isRouted)) return;
+  throw unsupported(
+    type.name,
+    'is marked with @Idempotent(), and has no HTTP handlers. Move the decorator to a controller, or call ' +
+      'IdempotencyService.run().',
+  );
 }
 
 /** A function that may stand for a marked handler, and of which nothing is known. */

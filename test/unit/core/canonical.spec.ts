@@ -209,6 +209,14 @@ describe('canonicalText', () => {
       expect(() => canonicalText(value)).toThrow(message);
     });
 
+    it('an instance whose constructor is no class', () => {
+      const value: unknown = Object.assign(new Plain(), JSON.parse('{"constructor":null}'));
+      expect(() => canonicalText(value)).toThrow('$ is an instance of Plain');
+      expect(() =>
+        canonicalText(Object.create(Object.create(Object.create(null) as object) as object)),
+      ).toThrow('an unnamed class');
+    });
+
     it('not what is there twice', () => {
       const shared = { a: 1 };
       expect(canonicalText([shared, shared])).toBe('[{"a":1},{"a":1}]');
@@ -261,6 +269,12 @@ describe('canonicalText', () => {
       expect(large.visits).toBeLessThanOrEqual(2 * small.visits + 10);
       expect(large.written).toBeLessThanOrEqual(2 * small.written + 5_000);
       expect(large.written).toBe(canonicalText(make(1_000)).length);
+    });
+
+    it('refuses references that make few bytes stand for many values', () => {
+      let value: unknown = ['x'];
+      for (let depth = 0; depth < 60; depth++) value = [value, value];
+      expect(() => canonicalText(value)).toThrow('a value that stands in more than 1000 places');
     });
 
     it('takes any depth that the parser takes', () => {

@@ -74,6 +74,16 @@ describe('errorWithin', () => {
       }),
       found,
     ],
+    ['one of several', new AggregateError([new Error('a'), new Error('b', { cause: found })]), found],
+    [
+      'nothing where reading fails',
+      Object.defineProperty(new Error('a'), 'cause', {
+        get() {
+          throw new Error('detached');
+        },
+      }),
+      undefined,
+    ],
     ['nothing in an error without one', new Error('a', { cause: 'text' }), undefined],
     ['nothing in what is no error', 'code', undefined],
     ['nothing in null', null, undefined],
