@@ -90,8 +90,10 @@ export class RouteRegistry {
     const plans = this.#plans.get(controller) ?? this.#unscanned(controller);
     if (plans.size === 0) return undefined;
     const names = methodNamesOf(context.getHandler()).filter((name) => plans.has(name));
-    // A marked handler has one name alone.
-    if (names.length > 0) return names.map((name) => plans.get(name)).reduce((one, other) => one && other);
+    // A marked handler has one name alone: what is also called by another is none.
+    if (names.some((name) => !plans.get(name))) return undefined;
+    const [name] = names;
+    if (name !== undefined) return plans.get(name);
     // Of all handlers, those that are protected change something.
     const { method } = exchangeOf(context).rawRequest;
     if (method === 'GET' || method === 'HEAD' || method === 'OPTIONS') return undefined;

@@ -5,7 +5,6 @@ import {
   ConflictException,
   Controller,
   Get,
-  Inject,
   Injectable,
   Post,
   UseFilters,
@@ -19,19 +18,10 @@ import {
 } from '@nestjs/common';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { from, lastValueFrom, type Observable } from 'rxjs';
-import { DataSource } from 'typeorm';
 import { ADAPTERS, startApp, type TestApp, type TestAppOptions } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
-import { createShop, Order, resetShop, shopState } from '../helpers/shop.js';
-
-class Shop {
-  @Inject(DataSource) readonly dataSource!: DataSource;
-
-  order(item = 'book'): Promise<Order> {
-    return this.dataSource.getRepository(Order).save({ item, price: 10 });
-  }
-}
+import { createShop, resetShop, Shop, shopState, type Order } from '../helpers/shop.js';
 
 class Refusal extends Error {}
 

@@ -2,7 +2,6 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jes
 import {
   Controller,
   Get,
-  Inject,
   Logger,
   Post,
   Redirect,
@@ -20,21 +19,12 @@ import { Body } from '@nestjs/common';
 import { RouterExecutionContext } from '@nestjs/core/router/router-execution-context.js';
 import { Idempotent, type IdempotentRouteOptions } from 'nestjs-pg-idempotency';
 import { of } from 'rxjs';
-import { DataSource } from 'typeorm';
 import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, sendRequest, type HttpResponse } from '../helpers/http.js';
-import { createShop, Order, resetShop, shopState } from '../helpers/shop.js';
+import { createShop, resetShop, Shop, shopState, type Order } from '../helpers/shop.js';
 
 type Handler = (this: unknown, ...args: unknown[]) => unknown;
-
-class Shop {
-  @Inject(DataSource) readonly dataSource!: DataSource;
-
-  order(item = 'book'): Promise<Order> {
-    return this.dataSource.getRepository(Order).save({ item, price: 10 });
-  }
-}
 
 /** As CRUD generators do: handlers that nobody wrote. */
 function Generated(): ClassDecorator {

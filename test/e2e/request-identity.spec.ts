@@ -4,7 +4,6 @@ import {
   Body,
   Controller,
   HostParam,
-  Inject,
   Param,
   Post,
   VERSION_NEUTRAL,
@@ -14,7 +13,6 @@ import {
 } from '@nestjs/common';
 import { RouteConstraints } from '@nestjs/platform-fastify';
 import { Idempotent } from 'nestjs-pg-idempotency';
-import { DataSource } from 'typeorm';
 import {
   ADAPTERS,
   startApp,
@@ -23,15 +21,7 @@ import {
   type TestAppOptions,
 } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
-import { createShop, Order, resetShop, shopState } from '../helpers/shop.js';
-
-class Shop {
-  @Inject(DataSource) readonly dataSource!: DataSource;
-
-  order(item = 'book'): Promise<Order> {
-    return this.dataSource.getRepository(Order).save({ item, price: 10 });
-  }
-}
+import { createShop, resetShop, Shop, shopState, type Order } from '../helpers/shop.js';
 
 @Controller({ path: 'hosted', host: ':tenant.example.com' })
 class TenantsController extends Shop {

@@ -1,4 +1,5 @@
-import { Column, Entity, PrimaryGeneratedColumn } from 'typeorm';
+import { Inject } from '@nestjs/common';
+import { Column, DataSource, Entity, PrimaryGeneratedColumn } from 'typeorm';
 import type { TestDatabase } from './database.js';
 
 /** Money that handlers take away. */
@@ -22,6 +23,15 @@ export class Order {
 
   @Column('int')
   price!: number;
+}
+
+/** What controllers extend whose handlers order. */
+export class Shop {
+  @Inject(DataSource) readonly dataSource!: DataSource;
+
+  order(item = 'book'): Promise<Order> {
+    return this.dataSource.getRepository(Order).save({ item, price: 10 });
+  }
 }
 
 /** Creates the tables, with one wallet of 1000. */

@@ -121,7 +121,7 @@ function guard(controller: Controller, target: object): void {
     if (typeof handler !== 'function' || guards.has(handler)) continue;
     if (marked.has(name)) replace(controller, target, name, guarded(handler as Handler, name));
     // Only one that is none of these can be a handler that nothing is known of.
-    else Reflect.defineMetadata(METHOD_NAMES, [...namesNoted(handler), name], handler);
+    else Reflect.defineMetadata(METHOD_NAMES, [...new Set([...namesNoted(handler), name])], handler);
   }
 }
 
