@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { ADAPTERS, Application } from '../helpers/application.js';
-import { deferred, eventually } from '../helpers/conditions.js';
+import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
 import { createShop } from '../helpers/shop.js';
@@ -54,12 +54,11 @@ describe.each(ADAPTERS)('replays that arrive together (%s)', (adapter) => {
       ),
     );
 
-  const allArrived = (): Promise<void> => {
-    const server = app.server;
-    const { promise, resolve } = deferred();
-    let count = 0;
-    server.on('request', () => ++count === REQUESTS && resolve());
-    return promise;
+  /** Resolves when all that are sent from now on have been read, and are looked up next. */
+  const allArrived = async (): Promise<void> => {
+    const before = app.arrived;
+    await eventually(() => app.arrived === before + REQUESTS);
+    await new Promise((resolve) => setImmediate(resolve));
   };
 
   const again = ({ route, key }: (typeof requests)[number], body: unknown = {}): Promise<HttpResponse> =>

@@ -15,7 +15,7 @@ import { createEffects, FAULT_ROUTES, startFaultApp, type FaultRoute } from './a
 
 /** How often each fault strikes at least. */
 const ROUNDS = amount({ short: 1, full: 25 });
-const TIMEOUT = amount({ short: 60_000, full: 300_000 });
+const TIMEOUT = amount({ short: 600_000, full: 900_000 });
 const MODES = ['transaction', 'lease'] as const satisfies readonly FaultRoute[];
 
 /** Short limits, so that what is stalled is given up soon, while it may still arrive. */

@@ -15,7 +15,7 @@ import { amount, chooseSeed, printFigures, seededRandom } from '../helpers/fault
 import { MISHAPS, startLossyHttp, type LossyHttp } from '../helpers/lossy-http.js';
 
 const CHARGES = amount({ short: 1_000, full: 10_000 });
-const TIMEOUT = amount({ short: 120_000, full: 900_000 });
+const TIMEOUT = amount({ short: 900_000, full: 3_600_000 });
 const CONCURRENCY = 16;
 const ATTEMPTS = 4;
 const RETRY: RetryOptions = { attempts: ATTEMPTS, backoff: { base: '5ms', max: '50ms' } };

@@ -93,7 +93,7 @@ describe.each(ADAPTERS)('a caller that is killed between sending and answer, on 
     expect(await charges()).toEqual([]);
     await expectOne(await resultOf(await resume()), false);
     expect(requests).toBe(1);
-  }, 60_000);
+  }, 600_000);
 
   it('when the charge is made, and its answer on the way: the next process gets it', async () => {
     mishap = 'answer-late';
@@ -104,7 +104,7 @@ describe.each(ADAPTERS)('a caller that is killed between sending and answer, on 
     mishap = undefined;
     await expectOne(await resultOf(await resume()), true);
     expect(requests).toBe(2);
-  }, 60_000);
+  }, 600_000);
 
   it('while the charge is being made: the next process waits for it', async () => {
     const [locked, gate] = [deferred(), deferred()];
@@ -135,5 +135,5 @@ describe.each(ADAPTERS)('a caller that is killed between sending and answer, on 
       gate.resolve();
       await locking;
     }
-  }, 60_000);
+  }, 600_000);
 });

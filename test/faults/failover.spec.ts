@@ -42,7 +42,7 @@ describe.each(ADAPTERS)('a standby that is promoted (%s)', (adapter) => {
 
   afterEach(async () => {
     for (const step of cleanUp.splice(0).reverse()) await step();
-  }, 60_000);
+  }, 600_000);
 
   /** The application reaches the servers by one address, which moves with the failover. */
   const start = async (replication: Replication, maxDuration = '60s'): Promise<void> => {
@@ -217,5 +217,5 @@ describe.each(ADAPTERS)('a standby that is promoted (%s)', (adapter) => {
     const { answer } = await retryUntilAnswered(`${app.url}/transaction`, { key: 'unreplicated' });
     expect(answer.status).toBe(201);
     expect((await effects()).get('unreplicated')).toEqual([(answer.json() as FaultAnswer).nonce]);
-  }, 120_000);
+  }, 600_000);
 });

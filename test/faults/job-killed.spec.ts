@@ -72,5 +72,5 @@ describe('a worker that is killed between effect and acknowledgement', () => {
     );
     expect(row).toEqual({ state: 'completed', retry_count: 1 });
     expect(await charges()).toHaveLength(1);
-  }, 90_000);
+  }, 600_000);
 });

@@ -18,7 +18,7 @@ import { FAULT_ROUTES, type FaultRoute } from './application.js';
  * out by tracing a run without a kill. A client retries under the same key, at another instance, until it is answered.
  */
 
-jest.setTimeout(amount({ short: 120_000, full: 1_200_000 }));
+jest.setTimeout(amount({ short: 900_000, full: 3_600_000 }));
 
 const MODES = ['transaction', 'lease'] as const satisfies readonly FaultRoute[];
 const MOMENTS = ['before', 'within', 'after'] as const;

@@ -14,7 +14,7 @@ import { FAULT_ROUTES, type FaultRoute } from './application.js';
  * answered; those whose instance has died go to the other one.
  */
 
-jest.setTimeout(amount({ short: 120_000, full: 900_000 }));
+jest.setTimeout(amount({ short: 900_000, full: 3_600_000 }));
 
 /** Requests at a time. More than a pool has connections, so that some die while they wait for one. */
 const KEYS = 14;

@@ -235,7 +235,7 @@ if (missing.length > 0) {
         }
         expect(seen.lostResponses).toBeGreaterThan(0);
         expect(seen.replays).toBeGreaterThan(0);
-      }, 300_000);
+      }, 600_000);
 
       it('control: without a key it charges more than once under the same faults', async () => {
         const seed = chooseSeed();
@@ -255,7 +255,7 @@ if (missing.length > 0) {
         const figures = { errands: list.length, ...seen, duplicates };
         printFigures(`${name} on ${adapter}, without a key`, seed, figures);
         expect(duplicates).toBeGreaterThan(0);
-      }, 300_000);
+      }, 600_000);
 
       it('takes a refusal for final, and prints the recorded one', async () => {
         const [, command, script] = loop;
@@ -306,7 +306,7 @@ if (missing.length > 0) {
           gate.resolve();
           await locking;
         }
-      }, 60_000);
+      }, 600_000);
     });
   });
 }

@@ -24,7 +24,7 @@ describe('a database that is restarted under load', () => {
     pool.on('error', () => undefined);
     await pool.query(idempotencyDdl().up);
     await createShop({ query: (sql: string) => pool.query(sql) } as unknown as TestDatabase);
-  }, 60_000);
+  }, 600_000);
 
   afterAll(async () => {
     await pool.end();

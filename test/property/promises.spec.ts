@@ -21,7 +21,7 @@ import { World, type Instances } from './world.js';
 /** The tours, and random sequences. */
 const RUNS = TOURS.length + amount({ short: 4, full: 60 });
 /** Milliseconds. A counterexample is searched for until it is over. */
-const PATIENCE = amount({ short: 180_000, full: 1_800_000 });
+const PATIENCE = amount({ short: 900_000, full: 3_600_000 });
 
 /** What has to come about besides each kind of step: otherwise nothing was tested. */
 const OCCURRENCES = [
