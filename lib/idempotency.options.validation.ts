@@ -45,13 +45,9 @@ function instantiate(schema: new () => object, values: object, path: string, com
     const standIn = STAND_INS[nestedPath];
     if (!nested || value === undefined || value === standIn) instance[name] = value;
     else if (isObject(value)) instance[name] = instantiate(nested, value, nestedPath, complaints);
-    else complaints.push(`option "${nestedPath}" must be ${alternative(standIn)}an object`);
+    else complaints.push(`option "${nestedPath}" must be an object`);
   }
   return instance;
-}
-
-function alternative(standIn: unknown): string {
-  return typeof standIn === 'string' ? `'${standIn}' or ` : '';
 }
 
 function messagesOf(
