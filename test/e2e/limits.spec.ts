@@ -202,7 +202,8 @@ describe.each(ADAPTERS)('limits (%s)', (adapter) => {
         body: { code: 'IDEMPOTENCY_MAX_DURATION_EXCEEDED', detail: expect.stringContaining('maxDuration') },
       });
       expect(answer.headers['retry-after']).toBe('1');
-      expect(await openTransactions(database)).toBe(0);
+      // A pooler in between ends the session of a client that it has lost a moment later.
+      await eventually(async () => (await openTransactions(database)) === 0);
       expect(await shopState(database)).toMatchObject({ orders: 0, records: 0 });
       await expectRuns(path);
     };
