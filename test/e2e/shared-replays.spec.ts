@@ -8,8 +8,11 @@ import { holdNext, startDatabaseProxy, type TcpProxy } from '../helpers/tcp-prox
 import { countWire, type WireCounter } from '../helpers/wire-count.js';
 
 const REQUESTS = 24;
-/** One that is held back, and some more, as those that have arrived are not all as far on their way. */
-const FEW = REQUESTS / 4;
+/**
+ * One that is held back, and some more, as those that have arrived are not all as far on their way, and do not wait for ever.
+ * Alone, each would need one.
+ */
+const FEW = REQUESTS / 2;
 
 const ROUTES = { lease: { mode: 'lease' }, other: {} } as const;
 const NAMES = ['run', 'lease', 'other'] as const;
