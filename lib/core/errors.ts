@@ -62,6 +62,7 @@ interface ErrorFacts {
   IDEMPOTENCY_COMMIT_REFUSED: Answered<500>;
   IDEMPOTENCY_RESPONSE_TOO_LARGE: Answered<500>;
   IDEMPOTENCY_RESPONSE_FAILED: Answered<500>;
+  IDEMPOTENCY_RESPONSE_NOT_SENT: Answered<500>;
   IDEMPOTENCY_ENDPOINT_AMBIGUOUS: Answered<500>;
   IDEMPOTENCY_HANDLER_NOT_SEEN: Answered<500>;
 }
@@ -185,6 +186,13 @@ const CATALOGUE = {
     status: 500,
     title: 'The response broke off while it was produced',
     detail: 'Everything was rolled back and nothing was recorded. Retry with the same key.',
+  },
+  IDEMPOTENCY_RESPONSE_NOT_SENT: {
+    status: 500,
+    title: 'The answer could not be sent',
+    detail:
+      'The request took effect and its answer is recorded. Retry with the same key to get it; on the server, see what ' +
+      'wraps the response.',
   },
   IDEMPOTENCY_ENDPOINT_AMBIGUOUS: {
     status: 500,

@@ -1,10 +1,19 @@
 import type { OutgoingHttpHeader, OutgoingHttpHeaders } from 'node:http';
 import type { RecordedHeader } from '../core/record.js';
-import { isFraming, isNeverStored } from '../core/unstored-headers.js';
+import { isFraming, isNeverStored, looksSecret } from '../core/unstored-headers.js';
 
 /** Headers that describe the current exchange rather than the operation: a replay has its own. */
 const OF_THE_EXCHANGE =
   /^(?:access-control-.*|(?:x-)?rate-?limit.*|(?:x-)?request-id|(?:x-)?correlation-id|traceparent|tracestate|x-trace-id|x-b3-.*|b3|x-amzn-trace-id|x-cloud-trace-context|server-timing|x-response-time|idempotency-.*)$/;
+
+/**
+ * Headers that say what the body is, or what belongs to it (RFC 9110, sections 8 and 10; RFC 6266; RFC 8288). They are
+ * recorded whatever was there before: what middleware set from the request of the original, a retry may ask otherwise.
+ */
+const ABOUT_THE_ANSWER = new Set([
+  ...['content-type', 'content-language', 'content-disposition', 'content-location', 'content-range'],
+  ...['etag', 'last-modified', 'vary', 'location', 'link'],
+]);
 
 /** Which headers are recorded, and which a replay takes from its own exchange. */
 export class HeaderPolicy {
@@ -22,17 +31,20 @@ export class HeaderPolicy {
 
   isRecorded(name: string): boolean {
     if (isNeverStored(name) || this.#deny.has(name)) return false;
-    return this.#allow.has(name) || !OF_THE_EXCHANGE.test(name);
+    return this.#allow.has(name) || !(OF_THE_EXCHANGE.test(name) || looksSecret(name));
   }
 
   /** What the handler and what wraps it changed since take-over: values set, and null for what was removed. */
   recorded(baseline: OutgoingHttpHeaders, sent: OutgoingHttpHeaders): RecordedHeader[] {
-    const names = new Set([...Object.keys(sent), ...Object.keys(baseline)]);
     const headers: RecordedHeader[] = [];
-    for (const name of names) {
+    for (const name in sent) {
       const value = plain(sent[name]);
       // Most headers have not changed, which is soon told.
-      if (!isSame(plain(baseline[name]), value) && this.isRecorded(name)) headers.push([name, value]);
+      const counts = ABOUT_THE_ANSWER.has(name) || !isSame(plain(baseline[name]), value);
+      if (counts && this.isRecorded(name)) headers.push([name, value]);
+    }
+    for (const name in baseline) {
+      if (!(name in sent) && this.isRecorded(name)) headers.push([name, null]);
     }
     return headers;
   }
@@ -46,8 +58,10 @@ export class HeaderPolicy {
     current: OutgoingHttpHeaders,
     recorded: readonly RecordedHeader[],
   ): OutgoingHttpHeaders {
-    const own = Object.entries(current).filter(([name]) => !this.isRecorded(name) && !isFraming(name));
-    const headers: OutgoingHttpHeaders = { ...baseline, ...Object.fromEntries(own) };
+    const headers: OutgoingHttpHeaders = { ...baseline };
+    for (const name in current) {
+      if (!this.isRecorded(name) && !isFraming(name)) headers[name] = current[name];
+    }
     for (const [name, value] of recorded) {
       if (value === null) Reflect.deleteProperty(headers, name);
       else headers[name] = typeof value === 'string' ? value : [...value];

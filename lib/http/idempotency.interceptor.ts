@@ -2,14 +2,15 @@ import { Logger, type CallHandler, type ExecutionContext, type NestInterceptor }
 import type { OutgoingHttpHeaders } from 'node:http';
 import { NEVER, of, throwError, type Observable } from 'rxjs';
 import type { IdempotencyEngine, ReplayedRecord } from '../core/engine.js';
-import { errorWithin, type IdempotencyError } from '../core/errors.js';
+import { errorWithin, idempotencyError, type IdempotencyError } from '../core/errors.js';
 import type { Execution } from '../core/store.js';
+import { replayedAnswer } from '../transports/http/recorded.js';
+import { HeldResponse, type Answer } from '../transports/http/response.js';
 import { answeredAs } from './answered-as.js';
 import { exchangeOf, type Exchange } from './exchange.js';
 import { completeRejection, IdempotencyException } from './problem-details.js';
 import { ProtectedRun } from './protected-run.js';
 import { replayStatus } from './replay-status.js';
-import { ResponseRecorder } from './response-recorder.js';
 import type { RoutePlan, RouteRegistry } from './route-registry.js';
 import { LateClaim, onArrival, type Answerable, type Verdict } from './late-claim.js';
 import { LateExecution } from './late-execution.js';
@@ -99,11 +100,12 @@ export class IdempotencyInterceptor implements NestInterceptor {
     const { plan, exchange } = visit;
     const { settings } = plan;
     const baseline = baselineOf(visit);
-    const recorder = new ResponseRecorder(exchange.rawResponse, settings.maxBody, () => run.responseEnded());
+    const held = new HeldResponse(exchange.rawResponse, settings.maxBody, () => run.responseEnded());
     const run = new ProtectedRun({
       execution,
-      recorder,
+      held,
       settings,
+      isAnsweredByFramework: plan.answeredBy === 'framework',
       baseline,
       keyHeader: () => settings.responseHeaders.ofKey(visit.sentKey),
       recordedHeaders: () => settings.responseHeaders.ofOriginal(execution.createdAt),
@@ -117,15 +119,15 @@ export class IdempotencyInterceptor implements NestInterceptor {
     const { plan, exchange, sentKey } = visit;
     const { settings, answeredBy } = plan;
     const baseline = baselineOf(visit);
-    const { headers, body } = record.response;
     const status = replayStatus(record, settings.answers.replay);
     const own = {
       ...settings.responseHeaders.ofKey(sentKey),
       ...settings.responseHeaders.ofReplay(record.createdAt),
     };
-    const recorder = new ResponseRecorder(exchange.rawResponse, settings.maxBody, () => {
-      const replayed = settings.headers.replayed(baseline, recorder.held().headers, headers);
-      recorder.send({ status, headers: { ...replayed, ...own }, body });
+    const held = new HeldResponse(exchange.rawResponse, settings.maxBody, () => {
+      const current = held.held().headers;
+      const replayed = replayedAnswer(record.response, status, settings.headers, { baseline, current });
+      held.deliver(replayed, own, (cause) => this.#unsent(visit, cause));
     });
     if (answeredBy === 'framework') return of(undefined);
     exchange.writePlaceholder();
@@ -133,16 +135,30 @@ export class IdempotencyInterceptor implements NestInterceptor {
     return answeredBy === 'view' ? NEVER : of(undefined);
   }
 
-  #reject({ plan, exchange, sentKey }: Visit, error: IdempotencyError, cause?: unknown): Observable<never> {
+  #reject(visit: Visit, error: IdempotencyError, cause?: unknown): Observable<never> {
+    const { plan, exchange, sentKey } = visit;
     const { problems, responseHeaders } = plan.settings;
     const problem = problems.problem(error);
-    const recorder = new ResponseRecorder(exchange.rawResponse, Infinity, () => {
-      void completeRejection(recorder.held(), problem).then((answer) => {
-        recorder.send({ ...answer, headers: { ...answer.headers, ...responseHeaders.ofKey(sentKey) } });
-      });
+    const deliver = async (): Promise<void> => {
+      const answer = await completeRejection(held.held(), problem);
+      held.deliver(answer, responseHeaders.ofKey(sentKey), (failure) => this.#unsent(visit, failure, error));
+    };
+    const held = new HeldResponse(exchange.rawResponse, Infinity, () => {
+      deliver().catch((failure: unknown) => this.#report(plan, error, failure));
     });
     this.#report(plan, error, cause);
     return throwError(() => new IdempotencyException(error, problem, cause));
+  }
+
+  /** What is sent in place of an answer that could not be. */
+  #unsent(
+    { plan, sentKey }: Visit,
+    cause: unknown,
+    error: IdempotencyError = idempotencyError('IDEMPOTENCY_RESPONSE_NOT_SENT'),
+  ): Answer {
+    this.#report(plan, error, cause);
+    const { problems, responseHeaders } = plan.settings;
+    return problems.answer(error, responseHeaders.ofKey(sentKey));
   }
 
   /** What an operator has to know: failures of the server and of the application's own functions. */

@@ -1,14 +1,18 @@
 import { HttpException, Logger } from '@nestjs/common';
 import { validateHeaderName, validateHeaderValue, type OutgoingHttpHeaders } from 'node:http';
+import { isDeepStrictEqual } from 'node:util';
 import type { IdempotencyError } from '../core/errors.js';
 import { isFraming } from '../core/unstored-headers.js';
 import type { ErrorFormatter, FormattedError } from '../idempotency.options.js';
 import { inIdentityCoding } from './identity-coding.js';
-import type { Answer } from './response-recorder.js';
+import type { Answer } from '../transports/http/response.js';
 
 /** Where errors are documented unless the application says otherwise. */
 export const DOCUMENTATION =
   'https://github.com/nestjs-pg-idempotency/nestjs-pg-idempotency/blob/main/docs/errors.md';
+
+/** Bytes of an error that is still looked into. */
+const LONGEST_PROBLEM = 65_536;
 
 /** An error as it goes out. */
 export interface Problem {
@@ -125,9 +129,17 @@ export async function completeRejection(
   held: Answer,
   { body, contentType, headers }: Problem,
 ): Promise<Answer> {
-  const proposed = Buffer.from(JSON.stringify(body));
-  const written = await inIdentityCoding(held, proposed.length);
-  const isUnchanged = written?.body.equals(proposed) === true;
+  // As JSON: spaces and order are the serializer's.
+  const isUnchanged = isDeepStrictEqual(await parsed(held), JSON.parse(JSON.stringify(body)));
   const type = isUnchanged ? { 'content-type': inUtf8(contentType) } : {};
   return { ...held, headers: { ...held.headers, ...headers, ...type } };
+}
+
+async function parsed(held: Answer): Promise<unknown> {
+  const written = await inIdentityCoding(held, LONGEST_PROBLEM);
+  try {
+    return written && (JSON.parse(written.body.toString()) as unknown);
+  } catch {
+    return undefined;
+  }
 }

@@ -1,23 +1,27 @@
 import type { CallHandler } from '@nestjs/common';
 import type { OutgoingHttpHeaders } from 'node:http';
 import { concatMap, from, Observable, of, type Subscriber, type Subscription } from 'rxjs';
+import { currentFrame } from '../core/ambient.js';
 import { disposition, isSuccess, type HandlerEnd } from '../core/disposition.js';
 import { idempotencyError, IdempotencyFailure, type IdempotencyError } from '../core/errors.js';
 import { isThrownByStep } from '../core/nested-runs.js';
-import type { Execution } from '../core/store.js';
+import type { Execution, GiveUp } from '../core/store.js';
 import { unsettled } from '../core/unsettled.js';
+import { recordedResponse } from '../transports/http/recorded.js';
+import type { Answer, HeldResponse } from '../transports/http/response.js';
 import { BodyLostError, holdBody, isStreamedBody } from './held-body.js';
 import { inIdentityCoding } from './identity-coding.js';
 import { completeRejection, IdempotencyException } from './problem-details.js';
-import type { Answer, ResponseRecorder } from './response-recorder.js';
 import { ReleaseIdempotencyKey } from './release-idempotency-key.js';
 import type { RouteSettings } from './route-settings.js';
 
 /** What a run needs to know of its request. */
 export interface RunContext {
   readonly execution: Execution;
-  readonly recorder: ResponseRecorder;
+  readonly held: HeldResponse;
   readonly settings: RouteSettings;
+  /** Whether the framework answers with what the handler returns, so that nobody else is to. */
+  readonly isAnsweredByFramework: boolean;
   /** The headers at take-over, less those the handler's own decorators set. */
   readonly baseline: OutgoingHttpHeaders;
   /** The key as it was received, for every answer. */
@@ -83,7 +87,7 @@ export class ProtectedRun {
     this.#stoodAside = true;
     this.#handler = 'not-begun';
     this.#concluding = true;
-    this.context.recorder.letGo();
+    this.context.held.release();
   }
 
   #run(next: CallHandler, subscriber: Subscriber<unknown>): () => void {
@@ -112,11 +116,25 @@ export class ProtectedRun {
 
   /** Called when the held response is complete. */
   responseEnded(): void {
-    if (this.#handler !== undefined) this.#settle();
-    else
-      setImmediate(() => {
-        if (this.#handler === undefined) this.context.recorder.tellWriters();
-      });
+    if (this.#handler === undefined && this.#isOvertaken()) this.#overtake();
+    else this.#settle();
+  }
+
+  /**
+   * Whether the answer is decided although the handler runs: somebody else has given one, such as a time limit of the
+   * application, or it can be kept no more. A success is never sent before the handler has ended.
+   */
+  #isOvertaken(): boolean {
+    const { held, execution, isAnsweredByFramework } = this.context;
+    if (held.end === 'too-large') return !this.#isLease;
+    if (held.end !== 'ended' || !isAnsweredByFramework || isSuccess(held.held().status)) return false;
+    return currentFrame() !== execution.run(currentFrame);
+  }
+
+  #overtake(): void {
+    this.#handler = 'broken';
+    this.#running?.unsubscribe();
+    this.#conclude();
   }
 
   #completed(subscriber: Subscriber<unknown>): void {
@@ -129,7 +147,7 @@ export class ProtectedRun {
     const failure = this.#explain(error);
     const isOurs = failure instanceof IdempotencyFailure;
     this.#handler = this.#endOf(error, isOurs);
-    if (this.context.recorder.begun) {
+    if (this.context.held.begun) {
       // The response looked sent when the handler failed, so no filter can answer any more.
       this.#handler = 'broken';
       this.#replacement = isOurs ? failure.error : this.#error('IDEMPOTENCY_RESPONSE_FAILED');
@@ -175,8 +193,18 @@ export class ProtectedRun {
     this.#handler = 'broken';
     this.#concluding = true;
     clearTimeout(this.#timer);
-    void this.context.execution.giveUp('unsettled').then(() => this.context.recorder.letGo());
+    this.#giveUp('unsettled', () => this.context.held.release());
   }
+
+  /** Neither store nor response fails whoever waits for nothing: that is reported. */
+  #giveUp(why: GiveUp, then: () => void): void {
+    const { execution } = this.context;
+    execution.giveUp(why).then(then).catch(this.#reportFailure);
+  }
+
+  readonly #reportFailure = (cause: unknown): void => {
+    this.context.report(this.#error('IDEMPOTENCY_RESPONSE_FAILED'), cause);
+  };
 
   #expire(): void {
     const error = this.#error('IDEMPOTENCY_MAX_DURATION_EXCEEDED');
@@ -185,41 +213,47 @@ export class ProtectedRun {
       return;
     }
     const failure = new IdempotencyFailure(error);
-    if (this.#handler !== undefined || this.context.recorder.begun) {
+    if (this.#handler !== undefined || this.context.held.begun) {
       this.#handler = 'broken';
       this.#replacement = error;
       this.#subscriber?.error(failure);
-      void this.#conclude();
+      this.#conclude();
       return;
     }
     this.#handler = 'broken';
     this.#expired = error;
-    void this.context.execution.giveUp('unsettled').then(() => {
+    this.#giveUp('unsettled', () => {
       // A handler that began to answer meanwhile has not heard of it, and leaves the filters nothing to answer.
-      if (this.context.recorder.begun) this.#replacement ??= error;
+      if (this.context.held.begun) this.#replacement ??= error;
       this.#subscriber?.error(this.#exception(failure));
     });
   }
 
   #settle(): void {
-    if (this.#handler === undefined || this.context.recorder.end === undefined || this.#concluding) return;
-    void this.#conclude();
+    if (this.#handler === undefined || this.context.held.end === undefined || this.#concluding) return;
+    this.#conclude();
   }
 
-  async #conclude(): Promise<void> {
+  #conclude(): void {
     this.#concluding = true;
-    const { recorder } = this.context;
+    this.#deliver().catch(this.#reportFailure);
+  }
+
+  async #deliver(): Promise<void> {
+    const { held } = this.context;
     if (!this.#thrown) this.#replacement ??= this.#expired;
-    if (this.#handler === 'unseen' && isSuccess(recorder.held().status))
+    if (this.#handler === 'unseen' && isSuccess(held.held().status))
       this.#replacement ??= idempotencyError('IDEMPOTENCY_HANDLER_NOT_SEEN');
-    if (recorder.end === 'broken') this.#lose(this.#error('IDEMPOTENCY_RESPONSE_FAILED'));
-    else if (recorder.tooLarge) this.#lose(this.#error('IDEMPOTENCY_RESPONSE_TOO_LARGE'));
+    if (held.end === 'broken') this.#lose(this.#error('IDEMPOTENCY_RESPONSE_FAILED'));
+    else if (held.end === 'too-large') this.#lose(this.#error('IDEMPOTENCY_RESPONSE_TOO_LARGE'));
     try {
-      recorder.send(await this.#answer(recorder.held()));
+      const [answer, own] = await this.#answer(held.held());
+      held.deliver(answer, own, (cause) => this.#instead(this.#errorOf(cause), cause));
     } catch (error) {
       // Where it has not ended yet, the response could not be brought into the form that is kept.
       await this.context.execution.giveUp('unkeepable');
-      recorder.send(this.#instead(this.#errorOf(error), error));
+      const instead = this.#instead(this.#errorOf(error), error);
+      held.deliver(instead, {}, () => instead);
     } finally {
       clearTimeout(this.#timer);
     }
@@ -228,47 +262,41 @@ export class ProtectedRun {
   /** The response cannot be kept. What the handler did outside the database stays done. */
   #lose(error: IdempotencyError): void {
     const isResult = this.#handler === 'returned' || (this.#isLease && this.#handler === 'threw');
-    if (isResult && this.context.recorder.held().status < 500) this.#handler = 'unkeepable';
+    if (isResult && this.context.held.held().status < 500) this.#handler = 'unkeepable';
     else if (isResult || this.#handler === 'threw') this.#handler = 'broken';
     const isTombstone = this.#isLease && this.#handler === 'unkeepable';
     this.#replacement ??= isTombstone ? idempotencyError('IDEMPOTENCY_RESPONSE_NOT_KEPT') : error;
   }
 
-  async #answer(held: Answer): Promise<Answer> {
+  /** What is sent, and the headers that this library adds. */
+  async #answer(held: Answer): Promise<readonly [Answer, OutgoingHttpHeaders]> {
     const { execution, settings, baseline, keyHeader, recordedHeaders } = this.context;
     const outcome = disposition(this.#handler ?? 'broken', held.status, settings.storage);
     if (outcome.kind !== 'complete') {
       await (outcome.kind === 'release' ? execution.release() : execution.giveUp(outcome.why));
-      if (this.#replacement) return this.#instead(this.#replacement);
-      const answer = this.#thrown ? await completeRejection(held, this.#thrown.problem) : held;
-      return withHeaders(answer, keyHeader());
+      if (this.#replacement) return [this.#instead(this.#replacement), {}];
+      return [this.#thrown ? await completeRejection(held, this.#thrown.problem) : held, keyHeader()];
     }
     const identity = await inIdentityCoding(held, settings.maxBody);
     if (!identity) {
       this.#lose(this.#error('IDEMPOTENCY_RESPONSE_TOO_LARGE'));
       return this.#answer(held);
     }
-    const { headers, body } = identity;
-    const recorded = settings.headers.recorded(baseline, headers);
-    await execution.complete({ status: held.status, headers: recorded, body }, outcome.handler);
+    await execution.complete(recordedResponse(identity, settings.headers, baseline), outcome.handler);
     this.#recorded = true;
-    return withHeaders(held, { ...keyHeader(), ...recordedHeaders() });
+    return [held, { ...keyHeader(), ...recordedHeaders() }];
   }
 
   #errorOf(error: unknown): IdempotencyError {
     if (error instanceof IdempotencyFailure) return error.error;
-    if (this.#recorded) return idempotencyError('IDEMPOTENCY_OUTCOME_UNKNOWN');
+    if (this.#recorded) return idempotencyError('IDEMPOTENCY_RESPONSE_NOT_SENT');
     return idempotencyError(this.#isLease ? 'IDEMPOTENCY_RESPONSE_NOT_KEPT' : 'IDEMPOTENCY_RESPONSE_FAILED');
   }
 
   #instead(error: IdempotencyError, cause?: unknown): Answer {
     this.context.report(error, cause);
-    const { recorder, settings, baseline, keyHeader } = this.context;
-    const headers = settings.headers.ofTheExchange(baseline, recorder.held().headers);
+    const { held, settings, baseline, keyHeader } = this.context;
+    const headers = settings.headers.ofTheExchange(baseline, held.held().headers);
     return settings.problems.answer(error, { ...headers, ...keyHeader() });
   }
-}
-
-function withHeaders(answer: Answer, headers: OutgoingHttpHeaders): Answer {
-  return { ...answer, headers: { ...answer.headers, ...headers } };
 }

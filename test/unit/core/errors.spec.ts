@@ -35,6 +35,7 @@ function told(error: IdempotencyError): unknown {
     case 'IDEMPOTENCY_COMMIT_REFUSED':
     case 'IDEMPOTENCY_RESPONSE_TOO_LARGE':
     case 'IDEMPOTENCY_RESPONSE_FAILED':
+    case 'IDEMPOTENCY_RESPONSE_NOT_SENT':
     case 'IDEMPOTENCY_ENDPOINT_AMBIGUOUS':
     case 'IDEMPOTENCY_HANDLER_NOT_SEEN':
       return error.status satisfies 500;

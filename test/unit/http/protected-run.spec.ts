@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { from, NEVER } from 'rxjs';
 import type { Execution } from '../../../lib/core/store.js';
 import { ProtectedRun } from '../../../lib/http/protected-run.js';
-import { ResponseRecorder } from '../../../lib/http/response-recorder.js';
+import { HeldResponse } from '../../../lib/transports/http/response.js';
 import { routeSettings } from '../../../lib/http/route-settings.js';
 import { deferred } from '../../helpers/conditions.js';
 import { sendRequest } from '../../helpers/http.js';
@@ -50,10 +50,11 @@ describe('ProtectedRun', () => {
     let response: ServerResponse | undefined;
     server = createServer((_request, raw) => {
       response = raw;
-      const recorder = new ResponseRecorder(raw, settings.maxBody, () => run.responseEnded());
+      const held = new HeldResponse(raw, settings.maxBody, () => run.responseEnded());
       const run = new ProtectedRun({
         execution,
-        recorder,
+        held,
+        isAnsweredByFramework: true,
         settings,
         baseline: {},
         keyHeader: () => ({}),
@@ -76,10 +77,11 @@ describe('ProtectedRun', () => {
     const { execution } = hangingExecution();
     const settings = routeSettings({ client: () => 'tests', maxDuration: 20 }, []);
     server = createServer((_request, raw) => {
-      const recorder = new ResponseRecorder(raw, settings.maxBody, () => run.responseEnded());
+      const held = new HeldResponse(raw, settings.maxBody, () => run.responseEnded());
       const run = new ProtectedRun({
         execution,
-        recorder,
+        held,
+        isAnsweredByFramework: true,
         settings,
         baseline: {},
         keyHeader: () => ({ 'idempotency-key': 'one' }),

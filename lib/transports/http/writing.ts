@@ -1,0 +1,75 @@
+import { OutgoingMessage, ServerResponse, type OutgoingHttpHeader } from 'node:http';
+
+/** Fields that follow the body (RFC 9110, section 6.5), in the order in which they were added. */
+export type Trailers = readonly (readonly [name: string, value: string])[];
+
+/** The bytes of a chunk. A copy: the writer may reuse its buffer while it is held here. */
+export function bytesOf(chunk: unknown, encoding: unknown): Buffer {
+  if (typeof chunk === 'string') {
+    return Buffer.from(chunk, typeof encoding === 'string' ? (encoding as BufferEncoding) : 'utf8');
+  }
+  if (chunk instanceof Uint8Array) return Buffer.from(chunk);
+  // What node refuses is refused in its own words. This message has no socket, and nothing of it goes anywhere.
+  new OutgoingMessage().write(chunk);
+  throw new TypeError('the chunk is neither text nor bytes');
+}
+
+/**
+ * The headers given to `writeHead`: an object, pairs, or names and values in turn.
+ *
+ * @throws what node throws, for a list of odd length.
+ */
+export function headerPairs(headers: unknown): [string, OutgoingHttpHeader][] {
+  if (typeof headers !== 'object' || headers === null) return [];
+  if (!Array.isArray(headers)) return Object.entries(headers) as [string, OutgoingHttpHeader][];
+  const flat: unknown[] = Array.isArray(headers[0]) ? headers.flat() : headers;
+  if (flat.length % 2 !== 0) spare().writeHead(200, flat as string[]);
+  const pairs = new Map<string, string[]>();
+  for (let index = 0; index + 1 < flat.length; index += 2) {
+    const name = String(flat[index]).toLowerCase();
+    pairs.set(name, [...(pairs.get(name) ?? []), ...[flat[index + 1]].flat().map(String)]);
+  }
+  return [...pairs].map(([name, values]) => [name, values.length === 1 ? String(values[0]) : values]);
+}
+
+/** @throws what node throws, for a name or a value that HTTP does not allow. */
+export function trailerPairs(trailers: unknown): Trailers {
+  new OutgoingMessage().addTrailers(trailers as Record<string, string>);
+  const pairs = (Array.isArray(trailers) ? trailers : Object.entries(trailers as object)) as [
+    string,
+    unknown,
+  ][];
+  return pairs.flatMap(([name, value]) => [value].flat().map((each) => [name, String(each)] as const));
+}
+
+/** @throws what node throws, for a status or a reason that HTTP does not allow. */
+export function assertSendable(status: number, reason: string | undefined): void {
+  const isSendable = status >= 100 && status <= 999 && Number.isInteger(status);
+  if (!isSendable || reason) spare().writeHead(status, reason);
+}
+
+/** @throws what node throws, for what it refuses as early hints. */
+export function assertHints(hints: unknown): void {
+  spare().writeEarlyHints(hints as Record<string, string>);
+}
+
+/** An error as node gives it. */
+export function writeError(code: keyof typeof MESSAGES, ...facts: number[]): Error & { code: string } {
+  const message = MESSAGES[code](...(facts as [number, number]));
+  return Object.assign(new Error(message), { code });
+}
+
+const MESSAGES = {
+  ERR_STREAM_WRITE_AFTER_END: () => 'write after end',
+  ERR_STREAM_DESTROYED: () => 'Cannot call write after a stream was destroyed',
+  ERR_STREAM_ALREADY_FINISHED: () => 'Cannot call end after a stream was finished',
+  ERR_HTTP2_PUSH_DISABLED: () => 'HTTP/2 client has disabled push streams',
+  ERR_HTTP2_HEADERS_SENT: () => 'Response has already been initiated.',
+  ERR_HTTP_CONTENT_LENGTH_MISMATCH: (has: number, says: number) =>
+    `Response body's content-length of ${has} byte(s) does not match the content-length of ${says} byte(s) set in header`,
+};
+
+/** A response without a socket, of which nothing goes anywhere: for what node says of its arguments. */
+function spare(): ServerResponse {
+  return new ServerResponse({ method: 'POST' } as ConstructorParameters<typeof ServerResponse>[0]);
+}
