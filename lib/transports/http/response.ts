@@ -64,6 +64,9 @@ const END: unknown = Reflect.get(ServerResponse.prototype, 'end');
  */
 const ONE_WRITE = 16_384;
 
+/** With it a stream of HTTP/2 breaks off, and nobody on this side hears of an error (RFC 9113, section 7). */
+const CANCEL = 0x8;
+
 type Head = Pick<Answer, 'status' | 'statusMessage' | 'headers'>;
 type Callback = (error?: Error) => void;
 
@@ -468,7 +471,14 @@ export class HeldResponse implements Holder {
     } catch {
       // Nothing can be answered any more.
     }
-    raw.destroy();
+    this.#breakOff();
+  }
+
+  /** So that the client does not take for whole what it has. */
+  #breakOff(): void {
+    const { stream } = this.raw as { stream?: { close(code: number): void } };
+    if (this.#view.isHttp2) stream?.close(CANCEL);
+    else this.raw.destroy();
   }
 }
 
