@@ -23,7 +23,7 @@ export function notifier(observer: IdempotencyObserver | undefined): Notify {
     try {
       const observed: unknown = observer?.observe(event);
       // It is declared to return nothing, and an asynchronous one fits: its rejection must not end the process.
-      if (observed instanceof Promise) observed.catch(complain);
+      if (observed) Promise.resolve(observed).catch(complain);
     } catch (error) {
       complain(error);
     }

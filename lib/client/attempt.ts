@@ -1,4 +1,6 @@
 import type { Fetch, FetchInit } from './declaration.js';
+import type { PreparedRequest } from './prepared-request.js';
+import { follow } from './redirects.js';
 
 /** An answer that has been read to its end. */
 export interface Answer {
@@ -22,8 +24,7 @@ export type Attempted =
  */
 export async function attemptOnce(
   send: Fetch,
-  url: string,
-  init: Omit<FetchInit, 'signal'>,
+  { url, init, isFollowedHere }: PreparedRequest,
   limit: number,
   stop: AbortSignal,
 ): Promise<Attempted> {
@@ -33,7 +34,7 @@ export async function attemptOnce(
   const timer = setTimeout(() => interrupt({ kind: 'timed-out' }), limit);
   stop.addEventListener('abort', onStop);
   try {
-    const answered = exchange(send, url, {
+    const answered = exchange(isFollowedHere ? follow.bind(undefined, send) : send, url, {
       ...init,
       // Its own for each attempt: whoever stands in for `fetch` may add to them.
       headers: { ...init.headers },

@@ -106,15 +106,9 @@ class Attempts {
 
   async #attempt(): Promise<ReadAttempt> {
     const { settings, deadline } = this;
-    const { url, init } = this.request;
     this.#attempts += 1;
-    const attempted = await attemptOnce(
-      settings.fetch,
-      url,
-      init,
-      settings.timeout.perAttempt,
-      deadline.signal,
-    );
+    const { perAttempt } = settings.timeout;
+    const attempted = await attemptOnce(settings.fetch, this.request, perAttempt, deadline.signal);
     const attempt: ReadAttempt =
       attempted.kind === 'answer'
         ? { kind: 'answer', reading: read(attempted.answer, settings.idempotency) }

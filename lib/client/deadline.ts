@@ -8,12 +8,42 @@ export class Interrupted extends Error {
   }
 }
 
+/** Who waits for a signal, and the one listener for all of them: of many Node.js warns, as of a leak. */
+interface Shared {
+  readonly waiting: Set<() => void>;
+  readonly tellAll: () => void;
+}
+
+const shared = new WeakMap<AbortSignal, Shared>();
+
+function shareOf(signal: AbortSignal): Shared {
+  const waiting = new Set<() => void>();
+  const tellAll = (): void => {
+    for (const tell of waiting) tell();
+  };
+  signal.addEventListener('abort', tellAll);
+  const share = { waiting, tellAll };
+  shared.set(signal, share);
+  return share;
+}
+
+function listenTo(signal: AbortSignal, listener: () => void): () => void {
+  const { waiting, tellAll } = shared.get(signal) ?? shareOf(signal);
+  waiting.add(listener);
+  return () => {
+    waiting.delete(listener);
+    if (waiting.size > 0) return;
+    signal.removeEventListener('abort', tellAll);
+    shared.delete(signal);
+  };
+}
+
 /** The end of a call's time, or its caller's wish to stop, whichever comes first. */
 export class Deadline {
   readonly #controller = new AbortController();
   readonly #until: number;
   readonly #timer: ReturnType<typeof setTimeout>;
-  readonly #onAbort = (): void => this.#interrupt('aborted');
+  readonly #stopListening: (() => void) | undefined;
   #why: Interruption | undefined;
 
   /** @param total - Milliseconds. */
@@ -23,8 +53,9 @@ export class Deadline {
   ) {
     this.#until = performance.now() + total;
     this.#timer = setTimeout(() => this.#interrupt('timed-out'), total);
-    callerSignal?.addEventListener('abort', this.#onAbort);
-    if (callerSignal?.aborted) this.#onAbort();
+    const onAbort = (): void => this.#interrupt('aborted');
+    this.#stopListening = callerSignal && listenTo(callerSignal, onAbort);
+    if (callerSignal?.aborted) onAbort();
   }
 
   /** Aborted at the end. */
@@ -75,7 +106,7 @@ export class Deadline {
   /** Lets go of timer and signal. */
   end(): void {
     clearTimeout(this.#timer);
-    this.callerSignal?.removeEventListener('abort', this.#onAbort);
+    this.#stopListening?.();
   }
 
   #interrupt(why: Interruption): void {

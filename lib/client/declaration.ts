@@ -196,7 +196,10 @@ export interface FetchInit {
   readonly headers: Record<string, string>;
   /** Optional as in the platform's `RequestInit`, which takes no undefined under `exactOptionalPropertyTypes`. */
   readonly body?: Uint8Array<ArrayBuffer>;
-  /** Writes are not redirected: after a 301 or 302 a POST would go on as a GET, whose success says nothing of the write. */
+  /**
+   * Writes are not redirected: after a 301 or 302 a POST would go on as a GET, whose success says nothing of the write.
+   * Reads with credentials are followed by the client itself, which does not take them to another origin.
+   */
   readonly redirect: 'follow' | 'manual';
   /** Aborted when the attempt's time is up, the call is aborted, or its answer has been read. */
   readonly signal: AbortSignal;

@@ -4,15 +4,19 @@ import { CallError, SchemaError, type CallErrorCode } from './errors.js';
 import { addressOf, freezeBody, isSentAsItIs, type AnyInput, type FrozenBody } from './frozen-request.js';
 import { faultOfKey, type KeyStrategy } from './keys.js';
 import { isWrite } from './method.js';
+import { holdCredentials } from './redirects.js';
 import type { PendingCall } from './reports.js';
 import { describeIssues, type SchemaResult } from './schema.js';
 import type { Settings } from './settings.js';
+import { isThenable } from './thenable.js';
 
 /** A request that is the same in all its attempts. */
 export interface PreparedRequest {
   readonly url: string;
   readonly key: string | undefined;
   readonly init: Omit<FetchInit, 'signal'>;
+  /** Whether its credentials must not follow a redirection to wherever it leads. */
+  readonly isFollowedHere: boolean;
 }
 
 /** What the caller cannot change any more. */
@@ -21,7 +25,7 @@ interface FrozenRequest {
   readonly body: FrozenBody;
 }
 
-type Eventually<T> = T | Promise<T>;
+type Eventually<T> = T | PromiseLike<T>;
 
 /**
  * Makes the request of a call, key and all, and has the key saved. Nothing is sent here.
@@ -52,8 +56,10 @@ export async function prepare(
     await save(settings, options, { key, method: settings.method, url, input: saved });
   }
   const { method } = settings;
-  const redirect = isWrite(method) ? 'manual' : 'follow';
-  return { url, key, init: { method, headers, body: body.bytes, redirect } };
+  const isFollowedHere =
+    !isWrite(method) && (settings.auth !== undefined || holdCredentials(Object.keys(headers)));
+  const redirect = isWrite(method) || isFollowedHere ? 'manual' : 'follow';
+  return { url, key, init: { method, headers, body: body.bytes, redirect }, isFollowedHere };
 }
 
 function copyOf(query: QueryValues): QueryValues {
@@ -72,10 +78,10 @@ function freeze(settings: Settings, input: AnyInput): Eventually<FrozenRequest> 
   try {
     const url = addressOf(settings, input);
     if (input.body !== undefined && !isWrite(method)) throw new Error(`${method} has no body`);
-    if (input.body instanceof Promise) throw new Error('the body is a promise: await it');
+    if (isThenable(input.body)) throw new Error('the body is a promise: await it');
     const body = after(validate(settings, input.body), freezeBody);
     const frozen = after(body, (read) => ({ url, body: read }));
-    return frozen instanceof Promise ? frozen.catch(explain) : frozen;
+    return isThenable(frozen) ? Promise.resolve(frozen).catch(explain) : frozen;
   } catch (error) {
     return explain(error);
   }
@@ -203,7 +209,7 @@ function jsonOf(settings: Settings, body: unknown): string {
 }
 
 function after<A, B>(value: Eventually<A>, next: (value: A) => Eventually<B>): Eventually<B> {
-  return value instanceof Promise ? value.then(next) : next(value);
+  return isThenable(value) ? Promise.resolve(value).then(next) : next(value);
 }
 
 const NOTHING_SENT = { effect: 'none', key: undefined, attempts: 0 } as const;

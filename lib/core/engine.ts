@@ -2,7 +2,7 @@ import { derivedKey } from './derived-key.js';
 import { idempotencyError, IdempotencyFailure, outcomeUnresolved, type IdempotencyError } from './errors.js';
 import type { Notify } from './events.js';
 import { FINGERPRINT_VERSION } from './fingerprint.js';
-import { Flights, type Flight, type FlightEnd, type WaitEnd } from './flights.js';
+import { Flights, type Flight, type FlightEnd, type OnDeparture, type WaitEnd } from './flights.js';
 import { FORMAT_VERSION, type IdempotencyRecord, type RecordedResponse } from './record.js';
 import type { OutcomeUnknownPolicy } from './reconcile.js';
 import { recordedFrom } from './settled-response.js';
@@ -27,14 +27,21 @@ export interface DuplicatePolicy {
   readonly onOutcomeUnknown: OutcomeUnknownPolicy;
 }
 
+/** Who asks for a decision. */
+export interface Asker {
+  /** Whether it is part of an execution that runs, and that a shutdown lets end. */
+  readonly isNested?: boolean;
+  /** One that goes away stops waiting. */
+  readonly onDeparture?: OnDeparture;
+}
+
 /** A request on its way to a decision. Times are those of the monotonic clock. */
 interface Visit {
   readonly claim: Claim;
   readonly policy: DuplicatePolicy;
   /** When it stops waiting. */
   readonly deadline: number;
-  /** Whether it is part of an execution that runs. */
-  readonly isNested: boolean;
+  readonly asker: Asker;
   /** Undefined until it waits for another. */
   waitingSince: number | undefined;
 }
@@ -55,14 +62,10 @@ export class IdempotencyEngine {
     this.#flights = new Flights(maxWaiters);
   }
 
-  /**
-   * Waits for a running duplicate as long as the policy says, and never throws for what the store reports.
-   *
-   * @param isNested - Whether it is part of an execution that runs, and that a shutdown lets end.
-   */
-  async decide(claim: Claim, policy: DuplicatePolicy, isNested = false): Promise<Decision> {
+  /** Waits for a running duplicate as long as the policy says, and never throws for what the store reports. */
+  async decide(claim: Claim, policy: DuplicatePolicy, asker: Asker = {}): Promise<Decision> {
     const deadline = performance.now() + policy.wait;
-    const visit: Visit = { claim, policy, deadline, isNested, waitingSince: undefined };
+    const visit: Visit = { claim, policy, deadline, asker, waitingSince: undefined };
     const decision = await this.#decide(visit);
     const { waitingSince } = visit;
     if (waitingSince !== undefined) {
@@ -86,7 +89,7 @@ export class IdempotencyEngine {
     const flights = this.#flights;
     const { identity, fingerprint, maxDuration } = visit.claim;
     for (;;) {
-      if (flights.closed && !visit.isNested) return reject('IDEMPOTENCY_SHUTTING_DOWN');
+      if (flights.closed && !visit.asker.isNested) return reject('IDEMPOTENCY_SHUTTING_DOWN');
       const flight = flights.find(identity);
       // At once, so that of all who come together one leads and the others find its flight.
       if (!flight) return this.#lead(visit, flights.begin(identity, maxDuration));
@@ -106,7 +109,9 @@ export class IdempotencyEngine {
   /** Waits as long as that, and no longer than the request waits at all. */
   #wait(visit: Visit, milliseconds: number, flight?: Flight): WaitEnd | Promise<WaitEnd> {
     const since = performance.now();
-    const end = this.#flights.wait(Math.min(milliseconds, visit.deadline - since), flight);
+    const { claim, asker, deadline } = visit;
+    const waiter = { client: claim.identity.client, onDeparture: asker.onDeparture };
+    const end = this.#flights.wait(waiter, Math.min(milliseconds, deadline - since), flight);
     if (end instanceof Promise) visit.waitingSince ??= since;
     return end;
   }

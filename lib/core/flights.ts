@@ -26,6 +26,15 @@ export interface Flight {
   land(end: FlightEnd): void;
 }
 
+/** Has a function called when whoever asked goes away; what it gives back undoes that. */
+export type OnDeparture = (leave: () => void) => () => void;
+
+/** A request that waits. */
+export interface Waiter {
+  readonly client: string;
+  readonly onDeparture?: OnDeparture | undefined;
+}
+
 type Tell = (end: WaitEnd) => void;
 
 interface OpenFlight extends Flight {
@@ -38,10 +47,12 @@ interface OpenFlight extends Flight {
  */
 export class Flights {
   readonly #open = new Map<string, OpenFlight>();
-  readonly #waiting = new Set<Tell>();
+  /** By client. */
+  readonly #waiting = new Map<string, Set<Tell>>();
+  #count = 0;
   #closed = false;
 
-  /** @param maxWaiters - How many requests may wait at a time; one more is refused. */
+  /** @param maxWaiters - How many requests may wait at a time; of the client that has the most of them, one more is refused. */
   constructor(private readonly maxWaiters: number) {}
 
   find(identity: Identity): Flight | undefined {
@@ -63,33 +74,64 @@ export class Flights {
   }
 
   /**
-   * Waits so many milliseconds, at most until a flight lands or the process shuts down; gives a promise only where it does.
+   * Waits so many milliseconds, at most until a flight lands, the one who asked goes away or the process shuts down; gives a
+   * promise only where it does.
    *
    * Many may wait for one: each asynchronous function on the way here is a quarter of a kilobyte for every one of them.
    */
-  wait(milliseconds: number, flight?: Flight): WaitEnd | Promise<WaitEnd> {
+  wait({ client, onDeparture }: Waiter, milliseconds: number, flight?: Flight): WaitEnd | Promise<WaitEnd> {
     if (this.#closed) return { kind: 'shutdown' };
     if (milliseconds <= 0) return { kind: 'timeout' };
-    if (this.#waiting.size >= this.maxWaiters) return { kind: 'refused' };
+    if (this.#count >= this.maxWaiters && !this.#makeRoomFor(client)) return { kind: 'refused' };
     const waiters = (flight as OpenFlight | undefined)?.waiters;
-    const waiting = this.#waiting;
     return new Promise<WaitEnd>((resolve) => {
       const tell: Tell = (end) => {
         clearTimeout(timer);
-        waiting.delete(tell);
+        stay?.();
+        this.#remove(client, tell);
         waiters?.delete(tell);
         resolve(end);
       };
       const timer = setTimeout(tell, milliseconds, { kind: 'timeout' });
-      waiting.add(tell);
+      this.#add(client, tell);
       waiters?.add(tell);
+      const stay = onDeparture?.(() => tell({ kind: 'refused' }));
     });
   }
 
   /** Sends everybody away who waits, now and from now on. */
   close(): void {
     this.#closed = true;
-    for (const tell of this.#waiting) tell({ kind: 'shutdown' });
+    for (const waiters of this.#waiting.values()) {
+      for (const tell of waiters) tell({ kind: 'shutdown' });
+    }
+  }
+
+  /** One client cannot use up what others wait in: where there is no room, the one with the most gives up a place. */
+  #makeRoomFor(client: string): boolean {
+    let most: Set<Tell> = new Set();
+    for (const waiters of this.#waiting.values()) if (waiters.size > most.size) most = waiters;
+    const own = this.#waiting.get(client)?.size ?? 0;
+    if (own + 1 >= most.size) return false;
+    for (const tell of most) {
+      tell({ kind: 'refused' });
+      break;
+    }
+    return true;
+  }
+
+  #add(client: string, tell: Tell): void {
+    const waiters = this.#waiting.get(client);
+    if (waiters) waiters.add(tell);
+    else this.#waiting.set(client, new Set([tell]));
+    this.#count += 1;
+  }
+
+  #remove(client: string, tell: Tell): void {
+    const waiters = this.#waiting.get(client);
+    if (!waiters?.delete(tell)) return;
+    this.#count -= 1;
+    if (waiters.size === 0) this.#waiting.delete(client);
   }
 
   get closed(): boolean {

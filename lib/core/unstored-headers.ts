@@ -11,7 +11,14 @@ const SECRETS = new Set([
   ...['set-cookie', 'set-cookie2', 'cookie', 'authorization', 'proxy-authorization', 'www-authenticate'],
   ...['proxy-authenticate', 'authentication-info', 'proxy-authentication-info'],
   ...['x-csrf-token', 'csrf-token', 'x-xsrf-token', 'xsrf-token'],
-  ...['x-auth-token', 'x-subject-token', 'x-amz-security-token', 'x-vault-token', 'private-token', 'job-token'],
+  ...[
+    'x-auth-token',
+    'x-subject-token',
+    'x-amz-security-token',
+    'x-vault-token',
+    'private-token',
+    'job-token',
+  ],
   ...['x-shopify-access-token', 'x-goog-api-key', 'x-api-key', 'api-key', 'apikey', 'x-access-token'],
   ...['x-refresh-token', 'x-id-token', 'x-session-token', 'x-session-id'],
 ]);

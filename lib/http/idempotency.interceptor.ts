@@ -3,9 +3,10 @@ import type { OutgoingHttpHeaders } from 'node:http';
 import { NEVER, of, throwError, type Observable } from 'rxjs';
 import type { IdempotencyEngine, ReplayedRecord } from '../core/engine.js';
 import { errorWithin, idempotencyError, type IdempotencyError } from '../core/errors.js';
+import type { OnDeparture } from '../core/flights.js';
 import type { Execution } from '../core/store.js';
 import { replayedAnswer } from '../transports/http/recorded.js';
-import { HeldResponse, type Answer } from '../transports/http/response.js';
+import { departureOf, HeldResponse, type Answer } from '../transports/http/response.js';
 import { answeredAs } from './answered-as.js';
 import { exchangeOf, type Exchange } from './exchange.js';
 import { completeRejection, IdempotencyException } from './problem-details.js';
@@ -44,7 +45,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
     if (isLate && plan.settings.keyLookup.source.kind !== 'header') return this.#runLate(visit);
     const identification = await this.#identify(context, exchange, visit);
     if (isLate && identification.kind === 'identified') return this.#runLate(visit, identification);
-    const verdict = await this.#judge(identification, exchange, plan);
+    const verdict = await this.#judge(identification, exchange, plan, departureOf(exchange.rawResponse));
     switch (verdict.kind) {
       case 'unprotected':
         return next.handle();
@@ -63,11 +64,16 @@ export class IdempotencyInterceptor implements NestInterceptor {
     return identification;
   }
 
-  async #judge(identification: Identification, exchange: Exchange, plan: RoutePlan): Promise<Verdict> {
+  async #judge(
+    identification: Identification,
+    exchange: Exchange,
+    plan: RoutePlan,
+    onDeparture: OnDeparture,
+  ): Promise<Verdict> {
     const prepared = await prepare(identification, exchange, plan);
     if (prepared.kind === 'unprotected') return prepared;
     if (prepared.kind === 'refused') return { kind: 'reject', error: prepared.error };
-    const decision = await this.engine().decide(prepared.claim, plan.settings.duplicates);
+    const decision = await this.engine().decide(prepared.claim, plan.settings.duplicates, { onDeparture });
     return decision.kind === 'reject'
       ? { ...decision, error: answeredAs(decision.error, plan.settings) }
       : decision;
@@ -75,17 +81,18 @@ export class IdempotencyInterceptor implements NestInterceptor {
 
   #run(visit: Visit, execution: Execution): Observable<unknown> {
     onArrival(visit.exchange.request as object, (_context, inner) => execution.run(() => inner.handle()));
-    return this.#protect(visit, execution).start(visit.next);
+    return this.#protect(visit, execution).run.start(visit.next);
   }
 
   /** What the request asks for is known only when its upload has been read, behind other interceptors. */
   #runLate(visit: Visit, identification?: Identification): Observable<unknown> {
     const { plan, next } = visit;
     const execution = new LateExecution();
-    const run = this.#protect(visit, execution);
+    const { run, held } = this.#protect(visit, execution);
     const judge = async (context: ExecutionContext): Promise<Verdict> => {
       const exchange = exchangeOf(context);
-      return this.#judge(identification ?? (await this.#identify(context, exchange, visit)), exchange, plan);
+      const identified = identification ?? (await this.#identify(context, exchange, visit));
+      return this.#judge(identified, exchange, plan, held.onDeparture);
     };
     const answer = (verdict: Answerable): Observable<unknown> =>
       verdict.kind === 'replay'
@@ -96,7 +103,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
     return run.startUnclaimed(next);
   }
 
-  #protect(visit: Visit, execution: Execution): ProtectedRun {
+  #protect(visit: Visit, execution: Execution): { run: ProtectedRun; held: HeldResponse } {
     const { plan, exchange } = visit;
     const { settings } = plan;
     const baseline = baselineOf(visit);
@@ -111,7 +118,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
       recordedHeaders: () => settings.responseHeaders.ofOriginal(execution.createdAt),
       report: (error, cause) => this.#report(plan, error, cause),
     });
-    return run;
+    return { run, held };
   }
 
   /** Lets the framework answer with nothing, through its hooks, and sends the recording in place of that. */

@@ -73,8 +73,8 @@ function inUtf8(contentType: string): string {
 
 /** Whatever the types say, a formatter may be asynchronous; what it rejects with must not end the process. */
 function synchronous(own: FormattedError): FormattedError {
-  if (own instanceof Promise) {
-    own.catch(() => undefined);
+  if (typeof (own as { then?: unknown }).then === 'function') {
+    Promise.resolve(own).catch(() => undefined);
     throw new TypeError('it returned a promise');
   }
   return own;

@@ -45,7 +45,7 @@ export class TaskRunner {
     isNested: boolean,
   ): Promise<RunResult<T>> {
     const prepared = prepareTask(this.options, task);
-    const decision = await engine.decide(prepared.claim, prepared.duplicates, isNested);
+    const decision = await engine.decide(prepared.claim, prepared.duplicates, { isNested });
     switch (decision.kind) {
       case 'reject':
         throw new IdempotencyFailure(inRun(decision.error), { cause: decision.cause });

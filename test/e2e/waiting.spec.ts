@@ -1,12 +1,13 @@
+import { promisify } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { BadGatewayException, ConflictException } from '@nestjs/common';
-import { ADAPTERS, Application as Stage } from '../helpers/application.js';
+import { ADAPTERS, Application as Stage, type HeldHandler } from '../helpers/application.js';
 import { isClaim } from '../helpers/commit-faults.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
-import type { HttpResponse } from '../helpers/http.js';
+import { startRequest, type HttpRequestInFlight, type HttpResponse } from '../helpers/http.js';
 import { createShop, resetShop, shopState } from '../helpers/shop.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 
@@ -356,6 +357,74 @@ describe.each(ADAPTERS)('duplicates across processes (%s)', (adapter) => {
     expect((await first).status).toBe(201);
   });
 });
+
+describe.each(ADAPTERS)('clients that share a process (%s)', (adapter) => {
+  const PLACES = 20;
+  let stage: Stage;
+
+  beforeAll(async () => {
+    stage = await Stage.start({
+      adapter,
+      routes: { slow: { whenInProgress: { wait: '5m' }, maxDuration: '5m' } },
+      idempotency: {
+        maxWaiters: PLACES,
+        client: (request: { headers: Record<string, string | undefined> }) => request.headers['x-client'],
+      } as object,
+    });
+  });
+
+  afterEach(() => stage.reset());
+
+  afterAll(async () => stage.close());
+
+  const start = (client: string, key: string): HttpRequestInFlight =>
+    startRequest(`${stage.url}/slow`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', 'Idempotency-Key': key, 'X-Client': client },
+      body: '{"item":"book"}',
+    });
+
+  /** Requests of this client that wait for the first, which is inside. */
+  const waitAs = async (client: string, key: string, count: number): Promise<HttpRequestInFlight[]> => {
+    const before = stage.arrived;
+    const requests = Array.from({ length: count }, () => start(client, key));
+    await eventually(() => stage.arrived === before + count);
+    await new Promise((resolve) => setImmediate(resolve));
+    return requests;
+  };
+
+  it.each(['goes away', 'stays'])(
+    'have room to wait, although one has taken all of it and %s',
+    async (then) => {
+      const key = then;
+      const run = async (client: string): Promise<{ handler: HeldHandler; first: HttpRequestInFlight }> => {
+        const handler = stage.hold();
+        const first = start(client, key);
+        await handler.entered;
+        return { handler, first };
+      };
+      const greedy = await run('greedy');
+      const modest = await run('modest');
+      const waiting = await waitAs('greedy', key, PLACES);
+      if (then === 'goes away') {
+        for (const request of waiting) request.destroy();
+        await eventually(async () => (await connectionsOf(stage)) === 2);
+      }
+      const duplicates = await waitAs('modest', key, PLACES / 2 - 1);
+      modest.handler.end();
+      expect((await modest.first.response).status).toBe(201);
+      for (const { response } of duplicates) {
+        expect((await response).headers['idempotency-replayed']).toBe('true');
+      }
+      greedy.handler.end();
+      expect((await greedy.first.response).status).toBe(201);
+    },
+  );
+});
+
+function connectionsOf({ server }: Stage): Promise<number> {
+  return promisify(server.getConnections.bind(server))();
+}
 
 /** Bytes that are reachable, without what only waits to be collected. */
 function usedHeap(): number {

@@ -96,6 +96,7 @@ export class HeldResponse implements Holder {
   #sources: Readable[] | undefined;
   /** The arguments of the event by which the connection was seen to close. */
   #departed: readonly unknown[] | undefined;
+  readonly #leavers = new Set<() => void>();
   readonly #view: HeldView;
 
   /** `onEnd` is called once, when nothing more is to be expected. */
@@ -149,6 +150,12 @@ export class HeldResponse implements Holder {
       this.#recover(cause, instead);
     }
   }
+
+  /** Has a function called when the client goes away, which nobody else hears of. */
+  readonly onDeparture = (leave: () => void): (() => void) => {
+    this.#leavers.add(leave);
+    return () => void this.#leavers.delete(leave);
+  };
 
   // What follows is done to the held response.
 
@@ -352,6 +359,7 @@ export class HeldResponse implements Holder {
     if (event === 'close') {
       this.#departed = args;
       this.#show();
+      for (const leave of this.#leavers) leave();
     }
     return event === 'close' || event === 'finish';
   }
@@ -378,8 +386,10 @@ export class HeldResponse implements Holder {
   }
 
   #currentHead(): Head {
-    const { statusCode: status, statusMessage } = this.raw;
-    return { status, statusMessage, headers: this.raw.getHeaders() };
+    const { raw } = this;
+    // HTTP/2 has none, and warns of whoever looks for it.
+    const statusMessage = this.#view.isHttp2 ? undefined : raw.statusMessage;
+    return { status: raw.statusCode, statusMessage, headers: raw.getHeaders() };
   }
 
   #mayHaveBody(): boolean {
@@ -480,6 +490,16 @@ export class HeldResponse implements Holder {
     if (this.#view.isHttp2) stream?.close(CANCEL);
     else this.raw.destroy();
   }
+}
+
+/** Of a response that nobody holds: has a function called when its client goes away. */
+export function departureOf(raw: ServerResponse): (leave: () => void) => () => void {
+  return (leave) => {
+    const { closed, stream } = raw as { closed?: boolean; stream?: { destroyed?: boolean } };
+    if (closed || stream?.destroyed) process.nextTick(leave);
+    raw.once('close', leave);
+    return () => raw.removeListener('close', leave);
+  };
 }
 
 function mayHaveBody(status: number): boolean {

@@ -1,3 +1,4 @@
+import { runInNewContext } from 'node:vm';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import {
   AnswerError,
@@ -197,6 +198,22 @@ describe('the limit of one attempt', () => {
     await failureAs(CallError, 'CALL_TIMED_OUT', call);
     expect(signals.map(({ aborted }) => aborted)).toEqual([true, true]);
     expect(new Set(signals).size).toBe(2);
+  });
+});
+
+describe('a schema whose promise is none of ours', () => {
+  const answered = { value: { id: 'checked' } };
+  const PROMISES: [string, () => unknown][] = [
+    ['of another realm', () => runInNewContext('Promise.resolve({ value: { id: "checked" } })') as unknown],
+    ['that is only thenable', () => ({ then: (resolve: (value: unknown) => void) => resolve(answered) })],
+  ];
+
+  it.each(PROMISES)('is waited for, before a request and after: %s', async (_what, promise) => {
+    const { url } = await server.start([{ status: 201, body: { id: 'sent' } }]);
+    const parts = { input: schema(promise), output: schema(promise) };
+    const { data } = (await charge(url, parts)) as { data: unknown };
+    expect(server.requests[0]!.text).toBe('{"id":"checked"}');
+    expect(data).toEqual({ id: 'checked' });
   });
 });
 
