@@ -2,6 +2,7 @@ import { ValidationPipe, type INestApplication, type LoggerService, type LogLeve
 import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
+import helmet from 'helmet';
 import { describeApi } from './describe-api.js';
 import { SampleModule } from './sample.module.js';
 import type { AdapterName } from './settings.js';
@@ -29,6 +30,8 @@ export async function createSampleApp({
     // Webhooks are signed over the bytes that were sent.
     rawBody: true,
   });
+  // Without what only makes sense behind TLS.
+  app.use(helmet({ contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } }, hsts: false }));
   app.useGlobalPipes(new ValidationPipe({ transform: true, whitelist: true, forbidNonWhitelisted: true }));
   describeApi(app);
   return app;

@@ -1,13 +1,15 @@
 import { readFile } from 'node:fs/promises';
-import { Controller, Get, Header, NotFoundException, Param } from '@nestjs/common';
+import { Controller, Get, Header, NotFoundException, Param, UseGuards } from '@nestjs/common';
 import { ApiExcludeController } from '@nestjs/swagger';
 import { SEEDED_CLIENTS } from '../database/seeds.js';
+import { OwnHosts } from './own-hosts.js';
 
 const PUBLIC = new URL('./public/', import.meta.url);
 const SCRIPTS: readonly string[] = ['page.js', 'api.js', 'log.js'];
 
 /** The page at `/`, on which a person plays the clients. It is plain files: nothing is built, and nothing comes from elsewhere. */
 @Controller()
+@UseGuards(OwnHosts)
 @ApiExcludeController()
 export class StartPageController {
   @Get()

@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { request, type IncomingMessage } from 'node:http';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import type { Browser, Page } from 'playwright-core';
 import { ADAPTERS } from '../helpers/application.js';
@@ -5,6 +7,40 @@ import { findBrowser, startBrowser } from '../helpers/browser.js';
 import { startSample, type RunningSample } from './sample.fixture.js';
 
 const executable = findBrowser();
+
+describe.each(ADAPTERS)('what the sample application serves to browsers (%s)', (adapter) => {
+  let sample: RunningSample;
+
+  beforeAll(async () => {
+    sample = await startSample(adapter);
+  });
+
+  afterAll(async () => sample.close());
+
+  it.each(['/', '/start-page/page.js', '/start-page/clients.json', '/docs', '/docs-json', '/charges'])(
+    'says how %s may be used',
+    async (path) => {
+      const { headers } = await sample.call('GET', path);
+      expect(headers['content-security-policy']).toContain("default-src 'self'");
+      expect(headers).toMatchObject({ 'x-content-type-options': 'nosniff', 'x-frame-options': 'SAMEORIGIN' });
+    },
+  );
+
+  it.each(['/', '/start-page/page.js', '/start-page/clients.json'])(
+    'is %s under the names of this machine alone',
+    async (path) => {
+      const { port } = new URL(sample.url);
+      const hosts = ['127.0.0.1', 'localhost', '[::1]', 'rebound.example', '127.0.0.1.rebound.example'];
+      const statuses = hosts.map(async (host) => {
+        const asked = request(`${sample.url}${path}`, { headers: { Host: `${host}:${port}` } }).end();
+        const [response] = (await once(asked, 'response')) as [IncomingMessage];
+        response.resume();
+        return response.statusCode;
+      });
+      expect(await Promise.all(statuses)).toEqual([200, 200, 200, 421, 421]);
+    },
+  );
+});
 
 if (executable === undefined) {
   it('needs a browser, and there is none', () => {
