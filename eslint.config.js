@@ -69,6 +69,11 @@ export default defineConfig(
     },
   },
   {
+    // A promise that nobody waits for and nobody catches ends the process with the first error.
+    files: ['lib/http/**/*.ts', 'lib/transports/**/*.ts'],
+    rules: { '@typescript-eslint/no-floating-promises': ['error', { ignoreVoid: false }] },
+  },
+  {
     files: ['test/**/*.ts', 'bench/**/*.ts'],
     rules: {
       'no-restricted-properties': ['error', ...noFocusedOrSkippedTests],

@@ -6,7 +6,8 @@ import { errorWithin, idempotencyError, type IdempotencyError } from '../core/er
 import type { OnDeparture } from '../core/flights.js';
 import type { Execution } from '../core/store.js';
 import { replayedAnswer } from '../transports/http/recorded.js';
-import { departureOf, HeldResponse, type Answer } from '../transports/http/response.js';
+import type { Answer } from '../transports/http/delivery.js';
+import { departureOf, HeldResponse } from '../transports/http/response.js';
 import { answeredAs } from './answered-as.js';
 import { exchangeOf, type Exchange } from './exchange.js';
 import { completeRejection, IdempotencyException } from './problem-details.js';

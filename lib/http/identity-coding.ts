@@ -1,6 +1,6 @@
 import { promisify } from 'node:util';
 import * as zlib from 'node:zlib';
-import type { Answer } from '../transports/http/response.js';
+import type { Answer } from '../transports/http/delivery.js';
 
 type Decode = (body: Buffer, limit: zlib.ZlibOptions) => Promise<Buffer>;
 

@@ -52,7 +52,9 @@ export class LateClaim {
   arrive(context: ExecutionContext, next: CallHandler): Observable<unknown> {
     return new Observable((subscriber) => {
       this.#verdict ??= this.#claim(context);
-      void this.#verdict.then((verdict) => verdict && this.#go(verdict, next, subscriber));
+      this.#verdict
+        .then((verdict) => verdict && this.#go(verdict, next, subscriber))
+        .catch((error: unknown) => subscriber.error(error));
     });
   }
 

@@ -5,7 +5,7 @@ import type { IdempotencyError } from '../core/errors.js';
 import { isFraming } from '../core/unstored-headers.js';
 import type { ErrorFormatter, FormattedError } from '../idempotency.options.js';
 import { inIdentityCoding } from './identity-coding.js';
-import type { Answer } from '../transports/http/response.js';
+import type { Answer } from '../transports/http/delivery.js';
 
 /** Where errors are documented unless the application says otherwise. */
 export const DOCUMENTATION =

@@ -1,8 +1,8 @@
 import { STATUS_CODES, type OutgoingHttpHeaders } from 'node:http';
 import type { RecordedHeader, RecordedResponse } from '../../core/record.js';
 import type { HeaderPolicy } from '../../http/header-policy.js';
-import type { Answer } from './response.js';
-import type { Trailers } from './writing.js';
+import type { Answer } from './delivery.js';
+import type { Trailers } from './written.js';
 
 /*
  * What HTTP says beside headers is recorded among them, under names that no header can have (RFC 9110, section 5.6.2): the
@@ -23,7 +23,7 @@ export function recordedResponse(
   if (kept.length > 0) {
     recorded.push([TRAILERS, kept.flat()]);
     const announced = headers.trailer;
-    if (announced !== undefined) recorded.push(['trailer', announced as string | string[]]);
+    if (announced !== undefined) recorded.push(['trailer', announced]);
   }
   return { status, headers: recorded, body };
 }

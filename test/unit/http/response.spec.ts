@@ -2,7 +2,8 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { createServer, request, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { Readable } from 'node:stream';
-import { HeldResponse, type Answer } from '../../../lib/transports/http/response.js';
+import type { Answer } from '../../../lib/transports/http/delivery.js';
+import { HeldResponse } from '../../../lib/transports/http/response.js';
 import { sendRequest, type HttpResponse } from '../../helpers/http.js';
 
 /** What the handler of the server does with its response. */

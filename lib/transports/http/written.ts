@@ -3,6 +3,67 @@ import { OutgoingMessage, ServerResponse, type OutgoingHttpHeader } from 'node:h
 /** Fields that follow the body (RFC 9110, section 6.5), in the order in which they were added. */
 export type Trailers = readonly (readonly [name: string, value: string])[];
 
+/** What was written to a held response, and how much of it does not look sent yet. */
+export class Written {
+  /** Behind the body. */
+  trailers: Trailers = [];
+  size = 0;
+  pending = 0;
+  needsDrain = false;
+  readonly #chunks: Buffer[] = [];
+  #callbacks: (() => void)[] | undefined;
+
+  constructor(private readonly maxSize: number) {}
+
+  get isTooLarge(): boolean {
+    return this.size > this.maxSize;
+  }
+
+  get body(): Buffer {
+    const [first] = this.#chunks;
+    return first && this.#chunks.length === 1 ? first : Buffer.concat(this.#chunks);
+  }
+
+  /** Whether somebody waits for a {@link flush}. */
+  get isAwaited(): boolean {
+    return this.#callbacks !== undefined;
+  }
+
+  /** False for a writer that is to wait: what never paused would let nothing else run. */
+  add(bytes: Buffer, highWaterMark: number): boolean {
+    this.size += bytes.length;
+    this.pending += bytes.length;
+    if (this.isTooLarge) this.#chunks.length = 0;
+    else if (bytes.length > 0) this.#chunks.push(bytes);
+    this.needsDrain ||= this.pending > highWaterMark;
+    return !this.needsDrain;
+  }
+
+  /** @throws what node throws, for a body that is not, or will not be, as long as was said. */
+  assertLength(said: number, added: number, isLast: boolean): void {
+    const size = this.size + added;
+    if (isLast ? size !== said : size > said)
+      throw writeError('ERR_HTTP_CONTENT_LENGTH_MISMATCH', size, said);
+  }
+
+  /** Whether it is the first since the last {@link flush}, for which somebody has to call that. */
+  later(callback: () => void): boolean {
+    this.#callbacks ??= [];
+    return this.#callbacks.push(callback) === 1;
+  }
+
+  /** From now on all of it looks sent. Whether somebody waits for that. */
+  flush(): boolean {
+    const callbacks = this.#callbacks ?? [];
+    this.#callbacks = undefined;
+    this.pending = 0;
+    for (const callback of callbacks) callback();
+    const isAwaited = this.needsDrain;
+    this.needsDrain = false;
+    return isAwaited;
+  }
+}
+
 /** The bytes of a chunk. A copy: the writer may reuse its buffer while it is held here. */
 export function bytesOf(chunk: unknown, encoding: unknown): Buffer {
   if (typeof chunk === 'string') {
