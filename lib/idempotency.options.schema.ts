@@ -16,6 +16,7 @@ import {
 } from 'class-validator';
 import { LONGEST_TIMEOUT_MS, parseDuration } from './core/duration.js';
 import { MAX_IDENTITY_BYTES } from './core/identity.js';
+import { MAX_BODY_BYTES } from './core/record.js';
 import { isNeverStored } from './core/unstored-headers.js';
 import { isExchangeable } from './http/replay-status.js';
 
@@ -138,7 +139,7 @@ class ResponseSchema {
   })
   statuses?: unknown;
   @Optional() @ValidateNested() headers?: HeadersSchema;
-  @Optional() @IsInt() @Min(1) @Max(512 * 1024 * 1024) maxSize?: number;
+  @Optional() @IsInt() @Min(1) @Max(MAX_BODY_BYTES) maxSize?: number;
 }
 
 class AnswersSchema {

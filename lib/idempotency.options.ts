@@ -104,8 +104,9 @@ export interface ResponseOptions {
    */
   readonly statuses?: readonly number[] | ((status: number) => boolean);
   /**
-   * Which headers are recorded. Cookies, authentication and hop-by-hop headers never are. A list of the route takes the
-   * place of the module's list of the same name; what is denied is not recorded, even where it is allowed too.
+   * Which headers are recorded. Cookies, authentication and hop-by-hop headers never are; what else sounds like a secret
+   * (`…-Token`, `…-Secret`) is only where it is allowed. A list of the route takes the place of the module's list of the
+   * same name; what is denied is not recorded, even where it is allowed too.
    */
   readonly headers?: {
     /** Names that are recorded although they are left out by default, such as `x-request-id`. */
@@ -113,7 +114,10 @@ export interface ResponseOptions {
     /** Names that are not recorded. */
     readonly deny?: readonly string[];
   };
-  /** Largest body that is recorded, in bytes; a larger one rolls back. Default: 1048576 (1 MiB). */
+  /**
+   * Largest body that is recorded, in bytes, at most 267386880 (255 MiB), the largest that can be read back; a larger one
+   * rolls back. Default: 1048576 (1 MiB).
+   */
   readonly maxSize?: number;
 }
 
@@ -260,7 +264,10 @@ export interface IdempotencyModuleOptions extends IdempotencyRouteDefaults {
    * 503. Default: `'5s'`.
    */
   readonly acquireTimeout?: Duration;
-  /** How many duplicates may wait at a time in this process; one more is refused at once. Default: 2000. */
+  /**
+   * How many duplicates may wait at a time in this process. When all places are taken, the client that has the most of them
+   * gives one up, or is refused one more, so that no client can use up what others wait in. Default: 2000.
+   */
   readonly maxWaiters?: number;
   /** Hears of everything that happens. Default: nobody. */
   readonly observer?: IdempotencyObserver;

@@ -2,6 +2,12 @@
 export const FORMAT_VERSION = 1;
 
 /**
+ * Bytes of the largest body that can be recorded: pg reads `bytea` as hexadecimal text, and a text of Node.js has at most
+ * 2^29 - 24 characters (`buffer.constants.MAX_STRING_LENGTH`).
+ */
+export const MAX_BODY_BYTES = 255 * 1024 * 1024;
+
+/**
  * `processing`: claimed; `completed`: the handler returned; `failed`: it threw and that error is the answer, or its
  * response could not be kept.
  */

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { ArgumentsHost, ExceptionFilter } from '@nestjs/common';
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { ADAPTERS, Application } from '../helpers/application.js';
 import { postJson } from '../helpers/http.js';
 
@@ -51,5 +52,34 @@ describe.each(ADAPTERS)('errors that a filter answers with 200 (%s)', (adapter) 
     expect(await app.state()).toEqual({ balance: 1000, orders: 0, records });
     const retry = await app.run(() => 'paid', { key: 'one', route });
     expect(retry.text).toContain(retried);
+  });
+});
+
+describe.each(ADAPTERS)('errors that a serializer of the application writes (%s)', (adapter) => {
+  let app: Application;
+
+  beforeAll(async () => {
+    app = await Application.start({
+      adapter,
+      configure: (nest) => {
+        if (adapter === 'express') nest.getHttpAdapter().getInstance().set('json spaces', 2);
+        else {
+          const fastify = (nest as NestFastifyApplication).getHttpAdapter().getInstance();
+          fastify.setReplySerializer((payload) => JSON.stringify(payload, null, 2));
+        }
+      },
+    });
+  });
+
+  afterAll(() => app.close());
+
+  it('are problem details all the same', async () => {
+    const missing = await postJson(`${app.url}/run`, {});
+    await app.send('run', 'taken');
+    const reused = await app.send('run', 'taken', { item: 'another' });
+    for (const answer of [missing, reused]) {
+      expect(answer.text).toContain('\n  "code"');
+      expect(answer.headers['content-type']).toBe('application/problem+json; charset=utf-8');
+    }
   });
 });

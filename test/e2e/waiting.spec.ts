@@ -369,7 +369,7 @@ describe.each(ADAPTERS)('clients that share a process (%s)', (adapter) => {
       idempotency: {
         maxWaiters: PLACES,
         client: (request: { headers: Record<string, string | undefined> }) => request.headers['x-client'],
-      } as object,
+      },
     });
   });
 

@@ -14,8 +14,20 @@ export type Carrier = (typeof CARRIERS)[number];
 export interface Desk {
   /** Node's own response. */
   readonly raw: ServerResponse & Record<string, unknown>;
-  /** Express' response, or Fastify's reply. */
-  readonly response: any;
+  /** Express' response, or Fastify's reply, with all that either can do. */
+  readonly response: AnyResponse;
+}
+
+/** As the handlers of tests use it, which know on what they run. */
+export interface AnyResponse {
+  status(status: number): AnyResponse;
+  code(status: number): AnyResponse;
+  type(type: string): AnyResponse;
+  json(body: unknown): AnyResponse;
+  send(body?: unknown): AnyResponse;
+  sendFile(path: string, done?: () => void): AnyResponse;
+  download(path: string, done?: () => void): AnyResponse;
+  trailer(name: string, value: () => Promise<string>): AnyResponse;
 }
 
 /** A handler that answers by itself. */
@@ -163,7 +175,10 @@ function controllerOf(state: { writer: Writer; runs: number }): new () => object
     async #write(response: { raw?: unknown }): Promise<unknown> {
       state.runs += 1;
       await this.order();
-      return state.writer({ raw: (response.raw ?? response) as Desk['raw'], response });
+      return state.writer({
+        raw: (response.raw ?? response) as Desk['raw'],
+        response: response as AnyResponse,
+      });
     }
 
     @Post('plain')

@@ -96,7 +96,7 @@ const SHARED: BadValue[] = [
   ['response.headers.denied', [], /unknown option.*known are allow, deny/],
   ['response.maxSize', '1MB', /must be an integer/],
   ['response.maxSize', 0, /must not be less than 1/],
-  ['response.maxSize', 2 ** 30, /must not be greater than 536870912/],
+  ['response.maxSize', 2 ** 30, /must not be greater than 267386880/],
   ['response.body', true, /unknown option.*known are headers, maxSize, statuses/],
   ['errors', { body: {} }, /must be a function of the error that returns \{ body \}/],
   [

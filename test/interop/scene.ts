@@ -204,7 +204,7 @@ async function startProcess(
       if (url === undefined && !ended) return false;
       return { url };
     },
-    { timeoutMs: 25_000 },
+    { timeoutMs: 110_000 },
   ).then(({ url }) => {
     if (url === undefined) throw new Error(`The application ended:\n${output}`);
     return url;

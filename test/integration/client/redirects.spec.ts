@@ -17,7 +17,7 @@ interface Given {
 }
 
 const reading = (baseUrl: string, given: Given): Promise<{ data: unknown }> =>
-  endpoint({ method: 'GET', baseUrl, path: '/charges', ...given })({}) as Promise<{ data: unknown }>;
+  endpoint({ method: 'GET', baseUrl, path: '/charges', ...given })({});
 
 const CREDENTIALS: [string, Given, string][] = [
   ['a token', { auth: bearer('s3cret') }, 'authorization'],

@@ -181,7 +181,7 @@ describe('the held response is indistinguishable from a sent one', () => {
       })) {
         if (typeof connection !== 'object' || connection === null) continue;
         for (const name of CONNECTION.filter((each) => each in connection))
-          seen[`${where}.${name}`] = Reflect.get(connection as object, name);
+          seen[`${where}.${name}`] = Reflect.get(connection, name);
       }
       return seen;
     };
