@@ -10,7 +10,8 @@ describe('the largest body that may be recorded', () => {
 
   beforeAll(async () => {
     server = await WriterServer.start('express', {
-      idempotency: { response: { maxSize: LARGEST } },
+      // So much takes its time to be read, too.
+      idempotency: { response: { maxSize: LARGEST }, acquireTimeout: '2m' },
     });
   });
 
