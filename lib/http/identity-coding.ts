@@ -25,7 +25,8 @@ const DECODERS: Readonly<Record<string, Decode | undefined>> = {
  */
 export async function inIdentityCoding(answer: Answer, maxSize: number): Promise<Answer | undefined> {
   const coding = answer.headers['content-encoding'];
-  const decode = typeof coding === 'string' ? DECODERS[coding.toLowerCase()] : undefined;
+  const name = typeof coding === 'string' ? coding.toLowerCase() : '';
+  const decode = Object.hasOwn(DECODERS, name) ? DECODERS[name] : undefined;
   if (!decode) return answer;
   const { 'content-encoding': _, ...headers } = answer.headers;
   try {

@@ -518,4 +518,157 @@ describe.each(CARRIERS)('a held response (%s)', (carrier) => {
     expect(first?.status).toBe(500);
     expect(await server.orders()).toBe(before);
   });
+
+  describe('that was answered in place of its handler', () => {
+    it('lets nothing that the handler still does end the process', async () => {
+      const complaints: unknown[] = [];
+      const complain = (error: unknown): void => void complaints.push(error);
+      process.on('uncaughtException', complain).on('unhandledRejection', complain);
+      const [late, done] = [deferred(), deferred()];
+      server.writes(({ raw, response }) => {
+        void late.promise.then(() => {
+          // As from a timer, whose errors nobody catches.
+          process.nextTick(() => {
+            raw.setHeader('X-Late', '1');
+            raw.write('late');
+            if (carrier === 'express') response.json({ late: true });
+            raw.end('late', () => done.resolve());
+          });
+        });
+      });
+      try {
+        const answer = await server.post('short', key);
+        expect(answer?.status).toBe(503);
+        late.resolve();
+        await done.promise;
+        await new Promise((resolve) => setImmediate(resolve));
+        expect(complaints).toEqual([]);
+      } finally {
+        process.off('uncaughtException', complain).off('unhandledRejection', complain);
+      }
+    });
+  });
+
+  it('drains also where what wraps it keeps who waits for that', async () => {
+    const parked: unknown[] = [];
+    around = (_request, response) => {
+      const { on } = response;
+      response.on = function (this: AnyRaw, event: string, listener: () => void) {
+        if (event === 'drain') parked.push(listener);
+        else Reflect.apply(on, this, [event, listener]);
+        return this;
+      } as typeof on;
+    };
+    server.writes(({ raw }) => {
+      raw.statusCode = 201;
+      Readable.from(Array(30).fill('x'.repeat(10_000)), { objectMode: false }).pipe(raw);
+    });
+    const answer = await server.post('run', key);
+    expect([answer?.status, answer?.body.length]).toEqual([201, 300_000]);
+    expect(parked).toEqual([]);
+  });
+
+  it('goes on with a source that was taken off it, whatever becomes of that', async () => {
+    await expectSame(async ({ raw }) => {
+      raw.statusCode = 201;
+      raw.setHeader('Content-Type', 'text/plain');
+      const source = new Readable({ read: () => undefined });
+      source.pipe(raw, { end: false });
+      source.push('part ');
+      await eventually(() => raw.headersSent);
+      source.unpipe(raw);
+      source.destroy();
+      await new Promise((resolve) => setImmediate(resolve));
+      raw.end('rest');
+    });
+  });
+
+  if (carrier === 'http2') {
+    it('tells those who came before both of its ends, when its client has left', async () => {
+      const heard: string[] = [];
+      const [inside, gone] = [deferred(), deferred()];
+      around = (request, response) => {
+        for (const event of ['finish', 'close']) response.on(event, () => heard.push(event));
+        request.stream?.once('close', gone.resolve);
+      };
+      server.writes(async ({ raw }) => {
+        inside.resolve();
+        await gone.promise;
+        raw.writeHead(201).end('body');
+      });
+      const client = server.start('run', key);
+      await inside.promise;
+      client.leave();
+      await eventually(() => heard.length === 2);
+      expect(heard).toEqual(['finish', 'close']);
+    });
+  }
+
+  if (carrier !== 'http2') {
+    it('refuses a reason that is none, as node does, and nothing is done', async () => {
+      server.writes(({ raw }) => {
+        raw.statusCode = 201;
+        raw.statusMessage = 'Bezahlt: 5 €';
+        raw.end('done');
+      });
+      const before = await server.orders();
+      const answer = await server.post('run', key);
+      expect([answer?.status, answer?.reason]).toEqual([500, 'Internal Server Error']);
+      expect(await server.orders()).toBe(before);
+    });
+
+    it('announces no trailers where there is no body', async () => {
+      server.writes(({ raw }) => void raw.writeHead(204, { Trailer: 'X-Sum' }).end());
+      for (const replayed of [undefined, 'true']) {
+        const { status, headers } = (await server.post('run', key))!;
+        expect([status, headers['trailer'], headers['idempotency-replayed']]).toEqual([
+          204,
+          undefined,
+          replayed,
+        ]);
+      }
+    });
+
+    it('takes listeners off the connection that were there before', async () => {
+      const listener = (): void => undefined;
+      const counts: number[] = [];
+      around = (request) => {
+        request.socket.on('close', listener);
+        counts.push(request.socket.listeners('close').filter((each) => each === listener).length);
+      };
+      server.writes(({ raw }) => {
+        raw.req.socket.off('close', listener);
+        raw.writeHead(201).end('body');
+      });
+      for (const each of ['one', 'two', 'three']) await server.post('run', key + each);
+      expect(Math.max(...counts)).toBe(1);
+    });
+
+    it('has no trailers for a client of HTTP/1.0', async () => {
+      server.writes(({ raw }) => {
+        raw.statusCode = 201;
+        raw.write('body');
+        raw.addTrailers({ 'X-Sum': '7' });
+        raw.end();
+      });
+      for (const connection of [1, 2]) {
+        const text = await server.raw(
+          `POST /run HTTP/1.0\r\nIdempotency-Key: ${key}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}`,
+        );
+        expect([connection, text]).toEqual([
+          connection,
+          expect.stringMatching(/^HTTP\/1\.1 201 [^]*\r\n\r\nbody$/),
+        ]);
+      }
+    });
+  } else {
+    it('has no body where HTTP/2 takes none', async () => {
+      const { alone, first, retry } = await compared(({ raw }) => {
+        raw.statusCode = 205;
+        raw.end('c');
+      });
+      for (const answer of [alone, first, retry])
+        expect([answer?.status, answer?.body.length]).toEqual([205, 0]);
+    });
+  }
 });

@@ -1,5 +1,6 @@
 import { request as request1, Agent, type IncomingHttpHeaders, type ServerResponse } from 'node:http';
 import { connect, type ClientHttp2Session } from 'node:http2';
+import { connect as connectSocket } from 'node:net';
 import { Controller, Post, Res } from '@nestjs/common';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { startApp, type TestApp, type TestAppOptions } from './application.js';
@@ -105,6 +106,19 @@ export class WriterServer {
     return answer;
   }
 
+  /** All that comes back for these bytes, on a connection of their own. */
+  raw(request: string): Promise<string> {
+    const { port, hostname } = new URL(this.app.url);
+    return new Promise((resolve, reject) => {
+      let received = '';
+      connectSocket(Number(port), hostname)
+        .on('data', (bytes: Buffer) => (received += bytes.toString('latin1')))
+        .on('end', () => resolve(received))
+        .on('error', reject)
+        .write(request);
+    });
+  }
+
   async orders(): Promise<number> {
     const [row] = await this.database.query<{ count: number }>('SELECT count(*)::int AS count FROM orders');
     return row!.count;
@@ -189,6 +203,12 @@ function controllerOf(state: { writer: Writer; runs: number }): new () => object
     @Post('run')
     @Idempotent({ maxDuration: '30s' })
     run(@Res() response: object): unknown {
+      return this.#write(response);
+    }
+
+    @Post('short')
+    @Idempotent({ maxDuration: 500 })
+    short(@Res() response: object): unknown {
       return this.#write(response);
     }
 

@@ -2,7 +2,7 @@ import { isAscii } from 'node:buffer';
 import { ServerResponse, type OutgoingHttpHeader, type OutgoingHttpHeaders } from 'node:http';
 import { isDeepStrictEqual } from 'node:util';
 import type { HeldView } from './held-view.js';
-import type { Trailers } from './written.js';
+import { writeError, type Trailers } from './written.js';
 
 /** A response as it was about to leave. Header names are in lower case. */
 export interface Answer {
@@ -45,14 +45,43 @@ export function send(view: HeldView, answer: Answer, own: OutgoingHttpHeaders, i
   else raw.end(body);
 }
 
+const CHANGING = [
+  ...['setHeader', 'setHeaders', 'appendHeader', 'removeHeader', 'writeHead', 'flushHeaders'],
+  ...['addTrailers', 'setTrailer', 'write', 'end'],
+];
+
+/**
+ * Keeps a writer quiet whose response somebody else has answered: what it still writes is lost, and neither throws at it nor is
+ * told to the whole process, as node tells it where nobody listens.
+ */
+export function mute({ raw, isHttp2 }: HeldView): void {
+  if (!raw.writableEnded) {
+    // Something that wraps it is still about to send it.
+    raw.once('finish', () => mute({ raw, isHttp2 } as HeldView));
+    return;
+  }
+  if (!isHttp2) raw.on('error', () => undefined);
+  for (const name of CHANGING) {
+    if (typeof Reflect.get(raw, name) !== 'function') continue;
+    const value = (...args: unknown[]): unknown => {
+      const callback = args.find((arg): arg is (error: Error) => void => typeof arg === 'function');
+      if (callback) process.nextTick(callback, writeError('ERR_STREAM_DESTROYED'));
+      return name === 'write' ? false : raw;
+    };
+    Object.defineProperty(raw, name, { value, writable: true, configurable: true });
+  }
+}
+
 /** What becomes of a response that could not be sent. Never throws. */
 export function recover(view: HeldView, cause: unknown, instead: (cause: unknown) => Answer): void {
-  const { raw } = view;
+  const { raw, isHttp2 } = view;
   try {
     const { status, headers, body } = instead(cause);
     // What threw behind the end of it has not harmed it.
     if (raw.writableEnded) return;
-    if (!raw.headersSent) {
+    // Where that had none, node would not send the body of another.
+    if (!raw.headersSent && mayHaveBody(raw.statusCode, isHttp2)) {
+      if (!isHttp2) raw.statusMessage = '';
       for (const name of raw.getHeaderNames()) raw.removeHeader(name);
       // Not through what wraps the response, which has just failed.
       view.call('writeHead', [status, { ...headers, 'content-length': body.length }]);
@@ -74,8 +103,15 @@ function breakOff({ raw, isHttp2 }: HeldView): void {
 
 /** Said here because node:http sends chunks once a length has been removed, as it is when a placeholder's headers go. */
 function frame({ raw, isHttp2 }: HeldView, { status, headers, trailers, body }: Answer): void {
-  if (raw.req.method === 'HEAD' || !mayHaveBody(status)) return;
-  if (!trailers && !isChunked(headers)) {
+  if (raw.req.method === 'HEAD' || !mayHaveBody(status, isHttp2)) {
+    // Nothing can follow where nothing is.
+    if (raw.hasHeader('trailer')) raw.removeHeader('trailer');
+    return;
+  }
+  // HTTP/1.0 has no chunks, and nothing behind them.
+  const hasChunks = isHttp2 || raw.useChunkedEncodingByDefault;
+  if (!hasChunks) for (const name of ['trailer', 'transfer-encoding']) raw.removeHeader(name);
+  if (!hasChunks || (!trailers && !isChunked(headers))) {
     if (String(raw.getHeader('content-length')) !== String(body.length))
       raw.setHeader('content-length', body.length);
     return;
@@ -83,7 +119,8 @@ function frame({ raw, isHttp2 }: HeldView, { status, headers, trailers, body }: 
   raw.removeHeader('content-length');
   if (!trailers) return;
   if (!isHttp2 && !isChunked(headers)) raw.setHeader('transfer-encoding', 'chunked');
-  raw.addTrailers(isHttp2 ? Object.fromEntries(trailers) : (trailers as [string, string][]));
+  if (!isHttp2) raw.addTrailers(trailers as [string, string][]);
+  for (const [name, value] of isHttp2 ? trailers : []) raw.addTrailers({ [name]: value });
 }
 
 /** Only what differs is touched, so that what stays keeps the case of its name. */
@@ -99,8 +136,9 @@ function setHeaders(raw: ServerResponse, wanted: OutgoingHttpHeaders): void {
   }
 }
 
-export function mayHaveBody(status: number): boolean {
-  return status >= 200 && status !== 204 && status !== 304;
+/** HTTP/2 of node ends a response of 205 with its head. */
+export function mayHaveBody(status: number, isHttp2: boolean): boolean {
+  return status >= 200 && status !== 204 && status !== 304 && !(isHttp2 && status === 205);
 }
 
 /** Trailers are announced only where chunks are sent. */

@@ -17,6 +17,8 @@ interface Fields {
   socket: unknown;
 }
 
+const LISTENING = ['on', 'addListener', 'once', 'off', 'removeListener'];
+
 type Listener = (this: unknown, ...args: unknown[]) => unknown;
 /** What writers hear of a response that is sent. */
 export type Told = 'prefinish' | 'finish' | 'close';
@@ -29,7 +31,7 @@ export class HeldView {
   readonly stream: unknown;
   readonly #wire: Wire;
   /** What it had before it was held, its own or of those who wrapped it. */
-  readonly #functions: Readonly<Record<string, unknown>>;
+  readonly #functions: Record<string, unknown>;
   readonly #fields: Fields;
   readonly #before: Fields;
   readonly #request: { readonly complete: boolean; socket: unknown } | undefined;
@@ -62,6 +64,7 @@ export class HeldView {
     this.socket = this.#standIn(socket ?? this.#connection);
     this.stream = this.isHttp2 ? this.#standIn(Reflect.get(raw, 'stream')) : undefined;
     this.#wire.cover(raw, this);
+    this.#hearDrain();
     if (this.isHttp2 && request) WIRES.http2Request.cover(request, this);
     else this.#setSockets(this.socket);
   }
@@ -139,6 +142,19 @@ export class HeldView {
       if (this.#request?.socket === this.socket && this.#request) this.#request.socket = this.#connection;
     }
     for (const standIn of this.#standIns) standIn.release();
+  }
+
+  /** Who wraps a response may keep those who wait for it to drain for a stream of its own, which has nothing to send yet. */
+  #hearDrain(): void {
+    const { raw } = this;
+    for (const name of LISTENING) {
+      if (!Object.hasOwn(raw, name)) continue;
+      const wrapped = Reflect.get(raw, name) as Listener;
+      this.#functions[name] = wrapped;
+      const value = (...args: unknown[]): unknown =>
+        args[0] === 'drain' ? this.call(name, args) : Reflect.apply(wrapped, raw, args);
+      Object.defineProperty(raw, name, { value, writable: true, configurable: true });
+    }
   }
 
   #insiders(event: Told): Listener[] {

@@ -5,10 +5,10 @@ import { HeldView } from './held-view.js';
 import { LIFE, type HeldEnd, type State } from './life.js';
 import type { Holder, Look } from './wires.js';
 import {
-  assertHints,
   assertSendable,
   bytesOf,
   headerPairs,
+  leaveOut,
   trailerPairs,
   writeError,
   Written,
@@ -27,7 +27,7 @@ export class HeldWriting implements Holder {
   /** Whether `end` came before anything else, so that node knows the length and needs no chunks. */
   #inOnePiece = false;
   #errored: Error | null | undefined = null;
-  #sources: Readable[] | undefined;
+  #sources: Set<Readable> | undefined;
   /** The arguments of the event by which the connection was seen to close. */
   departed: readonly unknown[] | undefined;
   readonly leavers = new Set<() => void>();
@@ -66,7 +66,10 @@ export class HeldWriting implements Holder {
     if (!isHeld) return;
     if (this.#written.isAwaited) process.nextTick(this.#flush);
     this.view.giveBack(this.departed !== undefined);
-    if (this.departed) this.raw.emit('close', ...this.departed);
+    if (!this.departed) return;
+    // HTTP/2 tells both, however it ends.
+    if (this.view.isHttp2) this.raw.emit('finish');
+    this.raw.emit('close', ...this.departed);
   }
 
   get look(): Look | undefined {
@@ -85,7 +88,7 @@ export class HeldWriting implements Holder {
   writeHead(status: number, rest: readonly unknown[]): ServerResponse {
     const { raw } = this;
     const { isHttp2 } = this.view;
-    if (this.#head) {
+    if (this.begun) {
       // Node refuses it in its own words.
       if (!isHttp2) ServerResponse.prototype.writeHead.call(raw, status);
       if (this.look?.closed) return raw;
@@ -93,7 +96,11 @@ export class HeldWriting implements Holder {
     }
     const reason = typeof rest[0] === 'string' ? rest[0] : undefined;
     if (!isHttp2) {
-      assertSendable(status, reason);
+      // One that is refused must not stay for whoever answers the error.
+      const { statusMessage } = raw;
+      raw.statusMessage = '';
+      assertSendable(status, reason ?? statusMessage);
+      raw.statusMessage = statusMessage;
       raw.statusCode = status;
     }
     if (reason !== undefined) raw.statusMessage = reason;
@@ -159,23 +166,16 @@ export class HeldWriting implements Holder {
   }
 
   announce(method: string, args: readonly unknown[]): unknown {
-    const [hints] = args;
-    if (method === 'createPushResponse') {
-      const [, callback] = args as [unknown, Callback];
-      process.nextTick(callback, writeError('ERR_HTTP2_PUSH_DISABLED'));
-      return undefined;
-    }
-    if (method === 'writeEarlyHints') assertHints(hints);
-    const callback = args.find((arg): arg is Callback => typeof arg === 'function');
-    if (callback) process.nextTick(callback);
-    return this.view.isHttp2 ? !this.#head : undefined;
+    leaveOut(method, args);
+    return method === 'writeEarlyHints' && this.view.isHttp2 ? !this.#head : undefined;
   }
 
   change(method: string, args: readonly unknown[]): unknown {
     if (method === 'addTrailers' || method === 'setTrailer') {
       const [first, value] = args;
       const added = trailerPairs(method === 'setTrailer' ? { [first as string]: value } : first);
-      this.#written.trailers = [...this.#written.trailers, ...added];
+      // Behind the end it is too late for them.
+      if (this.#end === undefined) this.#written.setTrailers(added, this.view.isHttp2);
       return undefined;
     }
     if (this.#head && typeof args[0] === 'string') throw writeError('ERR_HTTP2_HEADERS_SENT');
@@ -253,6 +253,7 @@ export class HeldWriting implements Holder {
   /** Whether an event of the connection is kept from everybody until the response is let go. */
   #keeps(event: string | symbol, args: readonly unknown[]): boolean {
     if (event === 'pipe') this.#watch(args[0] as Readable);
+    if (event === 'unpipe') this.#sources?.delete(args[0] as Readable);
     if (event === 'close') {
       this.departed = args;
       this.#show();
@@ -264,11 +265,12 @@ export class HeldWriting implements Holder {
   /** A source that fails or closes early leaves a body that only looks complete, whatever is written afterwards. */
   #watch(source: Readable): void {
     const onGone = (): void => {
-      if (!source.readableEnded && this.#state === 'held') this.#finish('broken');
+      const isPiped = this.#sources?.has(source) ?? false;
+      if (isPiped && !source.readableEnded && this.#state === 'held') this.#finish('broken');
     };
     source.once('error', onGone);
     source.once('close', onGone);
-    (this.#sources ??= []).push(source);
+    (this.#sources ??= new Set()).add(source);
   }
 
   /** Where node knows the length there are no chunks, and trailers are left out. */
@@ -276,7 +278,9 @@ export class HeldWriting implements Holder {
     const { trailers } = this.#written;
     if (trailers.length === 0) return undefined;
     const hasLength = this.#inOnePiece || 'content-length' in headers;
-    return this.view.isHttp2 || isChunked(headers) || !hasLength ? trailers : undefined;
+    const mayFollow =
+      this.view.isHttp2 || (this.raw.useChunkedEncodingByDefault && (isChunked(headers) || !hasLength));
+    return mayFollow ? trailers : undefined;
   }
 
   #currentHead(): Head {
@@ -287,7 +291,7 @@ export class HeldWriting implements Holder {
   }
 
   #mayHaveBody(): boolean {
-    return this.raw.req.method !== 'HEAD' && mayHaveBody(this.#head?.status ?? 200);
+    return this.raw.req.method !== 'HEAD' && mayHaveBody(this.#head?.status ?? 200, this.view.isHttp2);
   }
 
   /** As node does where it is told to be strict. */

@@ -1,5 +1,5 @@
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
-import { recover, send, type Answer } from './delivery.js';
+import { mute, recover, send, type Answer } from './delivery.js';
 import { HeldWriting } from './held-writing.js';
 import type { HeldEnd } from './life.js';
 
@@ -54,6 +54,8 @@ export class HeldResponse {
       this.#writing.letGo('delivered');
       // The headers of the held response are there already.
       if (!this.#isGone) send(view, answer, own, answer === this.#held);
+      // Its writer has not answered, and does not know that somebody has.
+      if (this.end !== 'ended') mute(view);
     } catch (cause) {
       recover(view, cause, instead);
     }
@@ -61,7 +63,8 @@ export class HeldResponse {
 
   /** Has a function called when the client goes away, which nobody else hears of. */
   readonly onDeparture = (leave: () => void): (() => void) => {
-    const { leavers } = this.#writing;
+    const { leavers, departed } = this.#writing;
+    if (departed) process.nextTick(leave);
     leavers.add(leave);
     return () => void leavers.delete(leave);
   };

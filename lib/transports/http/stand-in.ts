@@ -12,6 +12,7 @@ const LISTENING = new Set<string | symbol>([
   ...['on', 'once', 'addListener', 'prependListener', 'prependOnceListener'],
   ...['off', 'removeListener', 'listenerCount', 'listeners', 'rawListeners'],
 ]);
+const REMOVING = new Set<string | symbol>(['off', 'removeListener']);
 const PARTING = new Set<string | symbol>(['destroy', 'destroySoon', 'resetAndDestroy']);
 
 type Connection = EventEmitter & { destroyed?: unknown; writableEnded?: unknown; aborted?: unknown };
@@ -85,7 +86,11 @@ export class StandIn implements ProxyHandler<EventEmitter> {
 
   #listening(connection: EventEmitter, name: string | symbol): Member {
     return (event, ...rest) => {
-      const target = PARTINGS.has(event) ? (this.#waiting ??= new EventEmitter()) : connection;
+      // One that was added before is with the connection.
+      if (REMOVING.has(name) && this.#waiting)
+        Reflect.apply(Reflect.get(this.#waiting, name) as Member, this.#waiting, [event, ...rest]);
+      const isWaiting = PARTINGS.has(event) && !REMOVING.has(name);
+      const target = isWaiting ? (this.#waiting ??= new EventEmitter()) : connection;
       const result = Reflect.apply(Reflect.get(target, name) as Member, target, [event, ...rest]);
       return result === target ? this.proxy : result;
     };

@@ -29,6 +29,13 @@ export class Written {
     return this.#callbacks !== undefined;
   }
 
+  /** HTTP/2 keeps those of other names, and node:http only those of the last call. */
+  setTrailers(added: Trailers, isHttp2: boolean): void {
+    const names = new Set(added.map(([name]) => name.toLowerCase()));
+    const kept = isHttp2 ? this.trailers.filter(([name]) => !names.has(name.toLowerCase())) : [];
+    this.trailers = [...kept, ...added];
+  }
+
   /** False for a writer that is to wait: what never paused would let nothing else run. */
   add(bytes: Buffer, highWaterMark: number): boolean {
     this.size += bytes.length;
@@ -109,9 +116,20 @@ export function assertSendable(status: number, reason: string | undefined): void
   if (!isSendable || reason) spare().writeHead(status, reason);
 }
 
-/** @throws what node throws, for what it refuses as early hints. */
-export function assertHints(hints: unknown): void {
-  spare().writeEarlyHints(hints as Record<string, string>);
+/**
+ * Does nothing of what would leave before the answer, as early hints do; whoever waits for it goes on.
+ *
+ * @throws what node throws, for hints that it refuses.
+ */
+export function leaveOut(method: string, args: readonly unknown[]): void {
+  if (method === 'writeEarlyHints') spare().writeEarlyHints(args[0] as Record<string, string>);
+  const callback = args.find((arg): arg is (error?: Error) => void => typeof arg === 'function');
+  if (!callback && method === 'createPushResponse') throw writeError('ERR_INVALID_ARG_TYPE');
+  if (!callback) return;
+  process.nextTick(
+    callback,
+    method === 'createPushResponse' ? writeError('ERR_HTTP2_PUSH_DISABLED') : undefined,
+  );
 }
 
 /** An error as node gives it. */
@@ -124,6 +142,7 @@ const MESSAGES = {
   ERR_STREAM_WRITE_AFTER_END: () => 'write after end',
   ERR_STREAM_DESTROYED: () => 'Cannot call write after a stream was destroyed',
   ERR_STREAM_ALREADY_FINISHED: () => 'Cannot call end after a stream was finished',
+  ERR_INVALID_ARG_TYPE: () => 'The "callback" argument must be of type function.',
   ERR_HTTP2_PUSH_DISABLED: () => 'HTTP/2 client has disabled push streams',
   ERR_HTTP2_HEADERS_SENT: () => 'Response has already been initiated.',
   ERR_HTTP_CONTENT_LENGTH_MISMATCH: (has: number, says: number) =>

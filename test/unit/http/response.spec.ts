@@ -508,6 +508,11 @@ describe('a recorded response', () => {
       expect(closes).toEqual(['close']);
     });
 
+    it('is told to have gone also to who asks later', async () => {
+      const { recorder } = await abandoned(hold);
+      await new Promise<void>((resolve) => recorder.onDeparture(resolve));
+    });
+
     it('is sent nothing', async () => {
       const { response, recorder, closes } = await abandoned(hold);
       response.end('all of it');
