@@ -93,7 +93,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
     const judge = async (context: ExecutionContext): Promise<Verdict> => {
       const exchange = exchangeOf(context);
       const identified = identification ?? (await this.#identify(context, exchange, visit));
-      return this.#judge(identified, exchange, plan, held.onDeparture);
+      return this.#judge(identified, exchange, plan, (leave) => held.onDeparture(leave));
     };
     const answer = (verdict: Answerable): Observable<unknown> =>
       verdict.kind === 'replay'

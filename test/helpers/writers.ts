@@ -20,7 +20,7 @@ export interface Desk {
 }
 
 /** As the handlers of tests use it, which know on what they run. */
-export interface AnyResponse {
+interface AnyResponse {
   status(status: number): AnyResponse;
   code(status: number): AnyResponse;
   type(type: string): AnyResponse;

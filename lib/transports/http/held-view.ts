@@ -4,7 +4,7 @@ import { StandIn } from './stand-in.js';
 import { WIRES, type Holder, type Look, type Wire } from './wires.js';
 
 /** Whether a response is of HTTP/2, whose compatibility API has a state of its own in place of node:http's. */
-export function isHttp2(raw: ServerResponse): boolean {
+function isHttp2(raw: ServerResponse): boolean {
   return !(raw instanceof OutgoingMessage) && 'stream' in raw;
 }
 

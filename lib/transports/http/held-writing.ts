@@ -3,6 +3,7 @@ import type { Readable } from 'node:stream';
 import { isChunked, mayHaveBody, type Answer } from './delivery.js';
 import { HeldView } from './held-view.js';
 import { LIFE, type HeldEnd, type State } from './life.js';
+import { Sources } from './sources.js';
 import type { Holder, Look } from './wires.js';
 import {
   assertSendable,
@@ -19,18 +20,18 @@ type Head = Pick<Answer, 'status' | 'statusMessage' | 'headers'>;
 type Callback = (error?: Error) => void;
 
 /** What the writers of a held response do, and what they see and hear of it. */
-export class HeldWriting implements Holder {
+export class HeldWriting implements Holder, Look {
   #state: State = 'held';
   #end: HeldEnd | undefined;
   #head: Head | undefined;
   readonly #written: Written;
   /** Whether `end` came before anything else, so that node knows the length and needs no chunks. */
   #inOnePiece = false;
-  #errored: Error | null | undefined = null;
-  #sources: Set<Readable> | undefined;
+  errored: Error | null | undefined = null;
+  #sources: Sources | undefined;
   /** The arguments of the event by which the connection was seen to close. */
   departed: readonly unknown[] | undefined;
-  readonly leavers = new Set<() => void>();
+  leavers: Set<() => void> | undefined;
   readonly view: HeldView;
 
   /** `onEnd` is called once, when nothing more is to be expected. */
@@ -64,7 +65,7 @@ export class HeldWriting implements Holder {
     const isHeld = LIFE[this.#state] !== undefined;
     this.#state = state;
     if (!isHeld) return;
-    if (this.#written.isAwaited) process.nextTick(this.#flush);
+    if (this.#written.isAwaited) process.nextTick(() => this.#flush());
     this.view.giveBack(this.departed !== undefined);
     if (!this.departed) return;
     // HTTP/2 tells both, however it ends.
@@ -72,17 +73,33 @@ export class HeldWriting implements Holder {
     this.raw.emit('close', ...this.departed);
   }
 
+  /** Itself, which is asked often: an object for each answer would be most of what a hold costs. */
   get look(): Look | undefined {
-    const shows = LIFE[this.#state]?.shows;
-    if (!shows) return undefined;
-    return {
-      ...shows,
-      begun: this.begun,
-      destroyed: shows.closed || this.#end === 'broken' || this.#end === 'too-large',
-      errored: this.#errored,
-      pending: this.#written.pending,
-      needsDrain: this.#written.needsDrain && !shows.ended,
-    };
+    return LIFE[this.#state] && this;
+  }
+
+  get ended(): boolean {
+    return LIFE[this.#state]?.shows.ended ?? false;
+  }
+
+  get finished(): boolean {
+    return LIFE[this.#state]?.shows.finished ?? false;
+  }
+
+  get closed(): boolean {
+    return LIFE[this.#state]?.shows.closed ?? false;
+  }
+
+  get destroyed(): boolean {
+    return this.closed || this.#end === 'broken' || this.#end === 'too-large';
+  }
+
+  get pending(): number {
+    return this.#written.pending;
+  }
+
+  get needsDrain(): boolean {
+    return this.#written.needsDrain && !this.ended;
   }
 
   writeHead(status: number, rest: readonly unknown[]): ServerResponse {
@@ -96,14 +113,13 @@ export class HeldWriting implements Holder {
     }
     const reason = typeof rest[0] === 'string' ? rest[0] : undefined;
     if (!isHttp2) {
+      const statusMessage = reason ?? raw.statusMessage;
       // One that is refused must not stay for whoever answers the error.
-      const { statusMessage } = raw;
       raw.statusMessage = '';
-      assertSendable(status, reason ?? statusMessage);
+      assertSendable(status, statusMessage);
       raw.statusMessage = statusMessage;
       raw.statusCode = status;
     }
-    if (reason !== undefined) raw.statusMessage = reason;
     for (const [name, value] of headerPairs(rest[1] ?? rest[0])) raw.setHeader(name, value);
     raw.statusCode = status;
     this.#begin();
@@ -125,7 +141,8 @@ export class HeldWriting implements Holder {
     const bytes = first ?? bytesOf(chunk, coding);
     this.#checkLength(bytes.length, false);
     const goOn = this.#keep(bytes);
-    if (this.#written.later((done as Callback | undefined) ?? (() => undefined))) setImmediate(this.#flush);
+    if (this.#written.later((done as Callback | undefined) ?? (() => undefined)))
+      setImmediate(() => this.#flush());
     return goOn;
   }
 
@@ -151,7 +168,7 @@ export class HeldWriting implements Holder {
 
   destroy(error?: unknown): ServerResponse | undefined {
     if (this.#state === 'held') {
-      this.#errored = error as Error | undefined;
+      this.errored = error as Error | undefined;
       this.#finish('broken');
     }
     return this.view.isHttp2 ? undefined : this.raw;
@@ -210,20 +227,20 @@ export class HeldWriting implements Holder {
     if (!this.#mayHaveBody()) return true;
     const goOn = this.#written.add(bytes, this.raw.writableHighWaterMark);
     if (!this.#written.isTooLarge) return goOn;
-    this.#errored = new Error('the response is larger than is kept');
+    this.errored = new Error('the response is larger than is kept');
     this.#finish('too-large');
     return false;
   }
 
-  readonly #flush = (): void => {
+  #flush(): void {
     const isAwaited = this.#written.flush();
     if (isAwaited && this.#end === undefined) this.raw.emit('drain');
-  };
+  }
 
   #finish(end: HeldEnd): void {
     this.#end = this.#state = end;
     this.#show();
-    if (end === 'too-large') for (const source of this.#sources ?? []) source.destroy();
+    if (end === 'too-large') this.#sources?.destroy();
     if (end === 'ended' && !this.view.isHttp2) this.view.tell('prefinish');
     setImmediate(() => this.#advance());
     this.onEnd();
@@ -250,25 +267,14 @@ export class HeldWriting implements Holder {
 
   /** Whether an event of the connection is kept from everybody until the response is let go. */
   #keeps(event: string | symbol, args: readonly unknown[]): boolean {
-    if (event === 'pipe') this.#watch(args[0] as Readable);
+    if (event === 'pipe') (this.#sources ??= new Sources(() => this.destroy())).add(args[0] as Readable);
     if (event === 'unpipe') this.#sources?.delete(args[0] as Readable);
     if (event === 'close') {
       this.departed = args;
       this.#show();
-      for (const leave of this.leavers) leave();
+      for (const leave of this.leavers ?? []) leave();
     }
     return event === 'close' || event === 'finish';
-  }
-
-  /** A source that fails or closes early leaves a body that only looks complete, whatever is written afterwards. */
-  #watch(source: Readable): void {
-    const onGone = (): void => {
-      const isPiped = this.#sources?.has(source) ?? false;
-      if (isPiped && !source.readableEnded && this.#state === 'held') this.#finish('broken');
-    };
-    source.once('error', onGone);
-    source.once('close', onGone);
-    (this.#sources ??= new Set()).add(source);
   }
 
   /** Where node knows the length there are no chunks, and trailers are left out. */

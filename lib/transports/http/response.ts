@@ -62,12 +62,13 @@ export class HeldResponse {
   }
 
   /** Has a function called when the client goes away, which nobody else hears of. */
-  readonly onDeparture = (leave: () => void): (() => void) => {
-    const { leavers, departed } = this.#writing;
-    if (departed) process.nextTick(leave);
+  onDeparture(leave: () => void): () => void {
+    const writing = this.#writing;
+    if (writing.departed) process.nextTick(leave);
+    const leavers = (writing.leavers ??= new Set());
     leavers.add(leave);
     return () => void leavers.delete(leave);
-  };
+  }
 
   get #isGone(): boolean {
     const { departed, view } = this.#writing;
