@@ -3,6 +3,7 @@ import type { Benchmark } from './benchmark.js';
 import { writeResult } from './kit/results.js';
 import { Stage } from './kit/stage.js';
 import { growth } from './growth.js';
+import { hold } from './hold.js';
 import { latency } from './latency.js';
 import { memory } from './memory.js';
 import { purge } from './purge.js';
@@ -10,7 +11,16 @@ import { recordCost } from './record-cost.js';
 import { reference } from './reference.js';
 import { throughput } from './throughput.js';
 
-const BENCHMARKS: readonly Benchmark[] = [throughput, reference, latency, growth, purge, memory, recordCost];
+const BENCHMARKS: readonly Benchmark[] = [
+  throughput,
+  reference,
+  latency,
+  growth,
+  purge,
+  memory,
+  recordCost,
+  hold,
+];
 
 async function main(): Promise<void> {
   const [first = '', ...others] = process.argv.slice(2);
