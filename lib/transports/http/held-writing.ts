@@ -180,8 +180,9 @@ export class HeldWriting implements Holder, Look {
   }
 
   announce(method: string, args: readonly unknown[]): unknown {
-    leaveOut(method, args);
-    return method === 'writeEarlyHints' && this.view.isHttp2 ? !this.#head : undefined;
+    leaveOut(method, args, this.begun && !this.view.isHttp2);
+    if (!this.view.isHttp2) return method === 'writeInformation' ? true : undefined;
+    return method === 'createPushResponse' ? undefined : !this.#head;
   }
 
   change(method: string, args: readonly unknown[]): unknown {

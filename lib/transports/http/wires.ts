@@ -1,4 +1,5 @@
-import type { ServerResponse } from 'node:http';
+import { ServerResponse } from 'node:http';
+import { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
 
 /** What is done to a held response is done to this instead, and what it is asked is asked of this. */
 export interface Holder {
@@ -59,6 +60,7 @@ const HTTP2: Answers = {
   finished: (look) => look.ended,
   writableFinished: (look) => look.finished,
   writableLength: (look) => look.pending,
+  writableNeedDrain: (look) => look.needsDrain,
   socket: (look, { socket }) => (look.closed ? undefined : socket),
   connection: (look, { socket }) => (look.closed ? undefined : socket),
   stream: (_look, { stream }) => stream,
@@ -86,10 +88,17 @@ const METHODS: Readonly<Record<string, Method>> = {
   emit: (holder, [event, ...args]) => holder.emit(event as string, args),
   writeEarlyHints: announce,
 };
-const HTTP1_METHODS = { ...METHODS, writeHeader: writeHead, writeProcessing: announce, addTrailers: change };
+const HTTP1_METHODS = {
+  ...METHODS,
+  writeHeader: writeHead,
+  writeProcessing: announce,
+  writeInformation: announce,
+  addTrailers: change,
+};
 const HTTP2_METHODS = {
   ...METHODS,
   createPushResponse: announce,
+  writeInformation: announce,
   setHeader: change,
   appendHeader: change,
   removeHeader: change,
@@ -121,16 +130,22 @@ function answer(place: symbol, name: string, of: Answers[string], before?: Befor
   return { get, set: () => undefined, configurable: true };
 }
 
+function present<T>(prototype: object, all: Readonly<Record<string, T>>): Readonly<Record<string, T>> {
+  return Object.fromEntries(Object.entries(all).filter(([name]) => name in prototype));
+}
+
 /** What is put on the responses of HTTP/1 or HTTP/2 while they are held. */
 export class Wire {
+  readonly methods: Readonly<Record<string, Method>>;
+  private readonly answers: Answers;
   readonly #names: readonly string[];
   readonly #first: Properties;
 
-  constructor(
-    readonly methods: Readonly<Record<string, Method>>,
-    private readonly answers: Answers,
-  ) {
-    this.#names = Object.keys(answers);
+  /** @param prototype - Of what this release of node has: what it lacks is not added. */
+  constructor(prototype: object, methods: Readonly<Record<string, Method>>, answers: Answers) {
+    this.methods = present(prototype, methods);
+    this.answers = present(prototype, answers);
+    this.#names = Object.keys(this.answers);
     this.#first = this.#properties(VIEW);
   }
 
@@ -165,7 +180,7 @@ export class Wire {
  */
 const VIEW = Symbol('view');
 export const WIRES = {
-  http1: new Wire(HTTP1_METHODS, HTTP1),
-  http2: new Wire(HTTP2_METHODS, HTTP2),
-  http2Request: new Wire({}, HTTP2_REQUEST),
+  http1: new Wire(ServerResponse.prototype, HTTP1_METHODS, HTTP1),
+  http2: new Wire(Http2ServerResponse.prototype, HTTP2_METHODS, HTTP2),
+  http2Request: new Wire(Http2ServerRequest.prototype, {}, HTTP2_REQUEST),
 };

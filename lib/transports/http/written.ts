@@ -119,17 +119,17 @@ export function assertSendable(status: number, reason: string | undefined): void
 /**
  * Does nothing of what would leave before the answer, as early hints do; whoever waits for it goes on.
  *
- * @throws what node throws, for hints that it refuses.
+ * @throws what node throws: for hints that it refuses, and in some releases once the head of HTTP/1 looks sent.
  */
-export function leaveOut(method: string, args: readonly unknown[]): void {
-  if (method === 'writeEarlyHints') spare().writeEarlyHints(args[0] as Record<string, string>);
+export function leaveOut(method: string, args: readonly unknown[], isSent: boolean): void {
   const callback = args.find((arg): arg is (error?: Error) => void => typeof arg === 'function');
-  if (!callback && method === 'createPushResponse') throw writeError('ERR_INVALID_ARG_TYPE');
-  if (!callback) return;
-  process.nextTick(
-    callback,
-    method === 'createPushResponse' ? writeError('ERR_HTTP2_PUSH_DISABLED') : undefined,
-  );
+  const isPush = method === 'createPushResponse';
+  if (isPush && !callback) throw writeError('ERR_INVALID_ARG_TYPE');
+  const message = spare();
+  if (isSent) Object.assign(message, { _header: 'sent' });
+  const own = Reflect.get(message, method) as ((...args: unknown[]) => unknown) | undefined;
+  if (own) Reflect.apply(own, message, args.slice(0, method === 'writeProcessing' ? 0 : 1));
+  if (callback) process.nextTick(callback, isPush ? writeError('ERR_HTTP2_PUSH_DISABLED') : undefined);
 }
 
 /** An error as node gives it. */
