@@ -262,8 +262,7 @@ export class HeldWriting implements Holder, Look {
   }
 
   #show(): void {
-    const { look } = this;
-    if (look) this.view.show(look);
+    if (this.look) this.view.show(this);
   }
 
   /** Whether an event of the connection is kept from everybody until the response is let go. */
