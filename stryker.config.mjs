@@ -7,7 +7,8 @@
 export default {
   mutate: [
     'lib/core/{fingerprint,canonical,disposition,engine}.ts',
-    'lib/http/{response-recorder,header-policy,held-body}.ts',
+    'lib/http/{header-policy,held-body}.ts',
+    'lib/transports/http/{response,held-writing,held-view,written,delivery,recorded}.ts',
     'lib/postgres/{claim-statement,claimed-transaction,fenced-transaction}.ts',
   ],
   plugins: [
