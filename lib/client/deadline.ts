@@ -8,33 +8,23 @@ export class Interrupted extends Error {
   }
 }
 
-/** Who waits for a signal, and the one listener for all of them: of many Node.js warns, as of a leak. */
-interface Shared {
-  readonly waiting: Set<() => void>;
-  readonly tellAll: () => void;
+/** All calls that wait for one signal, which has one listener: of many Node.js warns, as of a leak. */
+class Waiting extends Set<() => void> {
+  handleEvent(): void {
+    for (const tell of this) tell();
+  }
 }
 
-const shared = new WeakMap<AbortSignal, Shared>();
+const waiting = new WeakMap<AbortSignal, Waiting>();
 
-function shareOf(signal: AbortSignal): Shared {
-  const waiting = new Set<() => void>();
-  const tellAll = (): void => {
-    for (const tell of waiting) tell();
-  };
-  signal.addEventListener('abort', tellAll);
-  const share = { waiting, tellAll };
-  shared.set(signal, share);
-  return share;
-}
-
-function listenTo(signal: AbortSignal, listener: () => void): () => void {
-  const { waiting, tellAll } = shared.get(signal) ?? shareOf(signal);
-  waiting.add(listener);
+function listenTo(signal: AbortSignal, tell: () => void): () => void {
+  const all = waiting.get(signal) ?? new Waiting();
+  waiting.set(signal, all.add(tell));
+  // The same object once more is none more.
+  signal.addEventListener('abort', all);
   return () => {
-    waiting.delete(listener);
-    if (waiting.size > 0) return;
-    signal.removeEventListener('abort', tellAll);
-    shared.delete(signal);
+    all.delete(tell);
+    if (all.size === 0) signal.removeEventListener('abort', all);
   };
 }
 

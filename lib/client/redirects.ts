@@ -4,8 +4,7 @@ const REDIRECTIONS: readonly number[] = [301, 302, 303, 307, 308];
 /** As many as `fetch` follows (Fetch Standard, “HTTP-redirect fetch”). */
 const MOST = 20;
 /** Names under which secrets travel. */
-const CREDENTIAL =
-  /^cookie$|(?:^|-)(?:authorization|auth|token|secret|passw(?:or)?d|credentials?|api-?key|session(?:-?id)?|jwt)$/;
+const CREDENTIAL = /cookie|auth|token|key|secret|passw|credential|session/;
 
 /** Whether headers hold what is for one server alone. Names are in lower case. */
 export function holdCredentials(names: readonly string[]): boolean {
@@ -19,16 +18,16 @@ export function holdCredentials(names: readonly string[]): boolean {
  * @throws Error for one that leads nowhere, and for one too many.
  */
 export async function follow(send: Fetch, url: string, init: FetchInit): Promise<Response> {
-  let [at, headers] = [url, init.headers];
+  let { headers } = init;
   for (let count = 0; count <= MOST; count++) {
-    const response = await send(at, { ...init, headers: { ...headers } });
-    const location = REDIRECTIONS.includes(response.status) ? response.headers.get('location') : null;
-    if (location === null) return response;
+    const response = await send(url, { ...init, headers: { ...headers } });
+    const location = REDIRECTIONS.includes(response.status) && response.headers.get('location');
+    if (!location) return response;
     await response.body?.cancel();
-    const next = new URL(location, at);
-    if (!/^https?:$/.test(next.protocol)) throw new Error(`a redirection leads to ${next.protocol}`);
-    if (next.origin !== new URL(at).origin) headers = headers['accept'] ? { accept: headers['accept'] } : {};
-    at = next.href;
+    const { href, origin, protocol } = new URL(location, url);
+    if (!/^http/.test(protocol)) break;
+    if (origin !== new URL(url).origin) headers = { accept: headers['accept'] ?? '*/*' };
+    url = href;
   }
-  throw new Error(`there are more than ${MOST} redirections`);
+  throw new Error('redirections lead nowhere');
 }
