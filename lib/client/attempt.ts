@@ -1,4 +1,5 @@
 import type { Fetch, FetchInit } from './declaration.js';
+import { isWrite } from './method.js';
 import type { PreparedRequest } from './prepared-request.js';
 import { follow } from './redirects.js';
 
@@ -24,7 +25,7 @@ export type Attempted =
  */
 export async function attemptOnce(
   send: Fetch,
-  { url, init, isFollowedHere }: PreparedRequest,
+  { url, init }: PreparedRequest,
   limit: number,
   stop: AbortSignal,
 ): Promise<Attempted> {
@@ -34,7 +35,7 @@ export async function attemptOnce(
   const timer = setTimeout(() => interrupt({ kind: 'timed-out' }), limit);
   stop.addEventListener('abort', onStop);
   try {
-    const answered = exchange(isFollowedHere ? follow.bind(undefined, send) : send, url, {
+    const answered = exchange(send, url, {
       ...init,
       // Its own for each attempt: whoever stands in for `fetch` may add to them.
       headers: { ...init.headers },
@@ -51,7 +52,8 @@ export async function attemptOnce(
 
 async function exchange(send: Fetch, url: string, init: FetchInit): Promise<Attempted> {
   try {
-    const response = await send(url, init);
+    const isRead = !isWrite(init.method);
+    const response = await (isRead && init.redirect === 'manual' ? follow(send, url, init) : send(url, init));
     const { status, headers } = response;
     return {
       kind: 'answer',

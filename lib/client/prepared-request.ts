@@ -15,8 +15,6 @@ export interface PreparedRequest {
   readonly url: string;
   readonly key: string | undefined;
   readonly init: Omit<FetchInit, 'signal'>;
-  /** Whether its credentials must not follow a redirection to wherever it leads. */
-  readonly isFollowedHere: boolean;
 }
 
 /** What the caller cannot change any more. */
@@ -56,10 +54,9 @@ export async function prepare(
     await save(settings, options, { key, method: settings.method, url, input: saved });
   }
   const { method } = settings;
-  const isFollowedHere =
-    !isWrite(method) && (settings.auth !== undefined || holdCredentials(Object.keys(headers)));
-  const redirect = isWrite(method) || isFollowedHere ? 'manual' : 'follow';
-  return { url, key, init: { method, headers, body: body.bytes, redirect }, isFollowedHere };
+  const isBound = isWrite(method) || settings.auth || holdCredentials(Object.keys(headers));
+  const redirect = isBound ? 'manual' : 'follow';
+  return { url, key, init: { method, headers, body: body.bytes, redirect } };
 }
 
 function copyOf(query: QueryValues): QueryValues {

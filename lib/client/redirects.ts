@@ -1,6 +1,6 @@
 import type { Fetch, FetchInit } from './declaration.js';
 
-const REDIRECTIONS: readonly number[] = [301, 302, 303, 307, 308];
+const REDIRECTION = /30[12378]/;
 /** As many as `fetch` follows (Fetch Standard, “HTTP-redirect fetch”). */
 const MOST = 20;
 /** Names under which secrets travel. */
@@ -15,19 +15,15 @@ export function holdCredentials(names: readonly string[]): boolean {
  * Follows redirections of a read that carries credentials: within an origin as they are, and to another one with nothing but
  * `accept`. `fetch` would take `Authorization` from the request, and no other header.
  *
- * @throws Error for one that leads nowhere, and for one too many.
+ * @throws Error for one too many; what `fetch` throws for one that leads nowhere.
  */
-export async function follow(send: Fetch, url: string, init: FetchInit): Promise<Response> {
-  let { headers } = init;
-  for (let count = 0; count <= MOST; count++) {
-    const response = await send(url, { ...init, headers: { ...headers } });
-    const location = REDIRECTIONS.includes(response.status) && response.headers.get('location');
-    if (!location) return response;
-    await response.body?.cancel();
-    const { href, origin, protocol } = new URL(location, url);
-    if (!/^http/.test(protocol)) break;
-    if (origin !== new URL(url).origin) headers = { accept: headers['accept'] ?? '*/*' };
-    url = href;
-  }
-  throw new Error('redirections lead nowhere');
+export async function follow(send: Fetch, url: string, init: FetchInit, left = MOST): Promise<Response> {
+  const response = await send(url, init);
+  const location = REDIRECTION.test(`${response.status}`) && response.headers.get('location');
+  if (!location) return response;
+  if (!left) throw new Error('too many redirections');
+  const next = new URL(location, url);
+  const { accept = '*/*' } = init.headers;
+  const headers = next.origin === new URL(url).origin ? { ...init.headers } : { accept };
+  return follow(send, next.href, { ...init, headers }, left - 1);
 }

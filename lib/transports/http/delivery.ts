@@ -54,10 +54,11 @@ const CHANGING = [
  * Keeps a writer quiet whose response somebody else has answered: what it still writes is lost, and neither throws at it nor is
  * told to the whole process, as node tells it where nobody listens.
  */
-export function mute({ raw, isHttp2 }: HeldView): void {
+export function mute(view: HeldView): void {
+  const { raw, isHttp2 } = view;
   if (!raw.writableEnded) {
     // Something that wraps it is still about to send it.
-    raw.once('finish', () => mute({ raw, isHttp2 } as HeldView));
+    raw.once('finish', () => mute(view));
     return;
   }
   if (!isHttp2) raw.on('error', () => undefined);
