@@ -30,7 +30,8 @@ export async function attemptOnce(
   stop: AbortSignal,
 ): Promise<Attempted> {
   const controller = new AbortController();
-  const { promise: interrupted, resolve: interrupt } = deferred<Attempted>();
+  let interrupt!: (attempted: Attempted) => void;
+  const interrupted = new Promise<Attempted>((resolve) => (interrupt = resolve));
   const onStop = (): void => interrupt({ kind: 'aborted' });
   const timer = setTimeout(() => interrupt({ kind: 'timed-out' }), limit);
   stop.addEventListener('abort', onStop);
@@ -62,10 +63,4 @@ async function exchange(send: Fetch, url: string, init: FetchInit): Promise<Atte
   } catch (cause) {
     return { kind: 'network-failed', cause };
   }
-}
-
-function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
-  let resolve!: (value: T) => void;
-  const promise = new Promise<T>((set) => (resolve = set));
-  return { promise, resolve };
 }

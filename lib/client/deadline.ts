@@ -23,8 +23,7 @@ function listenTo(signal: AbortSignal, tell: () => void): () => void {
   // The same object once more is none more.
   signal.addEventListener('abort', all);
   return () => {
-    all.delete(tell);
-    if (all.size === 0) signal.removeEventListener('abort', all);
+    if (all.delete(tell) && !all.size) signal.removeEventListener('abort', all);
   };
 }
 

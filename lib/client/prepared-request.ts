@@ -4,7 +4,7 @@ import { CallError, SchemaError, type CallErrorCode } from './errors.js';
 import { addressOf, freezeBody, isSentAsItIs, type AnyInput, type FrozenBody } from './frozen-request.js';
 import { faultOfKey, type KeyStrategy } from './keys.js';
 import { isWrite } from './method.js';
-import { holdCredentials } from './redirects.js';
+import { CREDENTIAL } from './redirects.js';
 import type { PendingCall } from './reports.js';
 import { describeIssues, type SchemaResult } from './schema.js';
 import type { Settings } from './settings.js';
@@ -54,7 +54,7 @@ export async function prepare(
     await save(settings, options, { key, method: settings.method, url, input: saved });
   }
   const { method } = settings;
-  const isBound = isWrite(method) || settings.auth || holdCredentials(Object.keys(headers));
+  const isBound = isWrite(method) || settings.auth || CREDENTIAL.test(String(Object.keys(headers)));
   const redirect = isBound ? 'manual' : 'follow';
   return { url, key, init: { method, headers, body: body.bytes, redirect } };
 }
@@ -78,7 +78,7 @@ function freeze(settings: Settings, input: AnyInput): Eventually<FrozenRequest> 
     if (isThenable(input.body)) throw new Error('the body is a promise: await it');
     const body = after(validate(settings, input.body), freezeBody);
     const frozen = after(body, (read) => ({ url, body: read }));
-    return isThenable(frozen) ? Promise.resolve(frozen).catch(explain) : frozen;
+    return isThenable(frozen) ? frozen.then(undefined, explain) : frozen;
   } catch (error) {
     return explain(error);
   }

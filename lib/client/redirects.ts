@@ -3,13 +3,8 @@ import type { Fetch, FetchInit } from './declaration.js';
 const REDIRECTION = /30[12378]/;
 /** As many as `fetch` follows (Fetch Standard, “HTTP-redirect fetch”). */
 const MOST = 20;
-/** Names under which secrets travel. */
-const CREDENTIAL = /cookie|auth|token|key|secret|passw|credential|session/;
-
-/** Whether headers hold what is for one server alone. Names are in lower case. */
-export function holdCredentials(names: readonly string[]): boolean {
-  return names.some((name) => CREDENTIAL.test(name));
-}
+/** What names of headers have in them that hold what is for one server alone, in lower case. */
+export const CREDENTIAL = /cookie|auth|token|key|secret|session|passw|credential/;
 
 /**
  * Follows redirections of a read that carries credentials: within an origin as they are, and to another one with nothing but
