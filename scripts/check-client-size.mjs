@@ -9,7 +9,7 @@ import { dirname, relative, resolve } from 'node:path';
 import { gzipSync } from 'node:zlib';
 
 /** Minified and compressed with gzip, in kilobytes of 1000 bytes. The pages that state it are checked against it. */
-const LIMIT_KB = 9.5;
+const LIMIT_KB = 9;
 const PAGES = ['README.md', 'docs/client.md'];
 
 const entry = resolve(argv[2] ?? 'dist/esm/lib/client/index.js');

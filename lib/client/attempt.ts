@@ -1,5 +1,4 @@
 import type { Fetch, FetchInit } from './declaration.js';
-import { isWrite } from './method.js';
 import type { PreparedRequest } from './prepared-request.js';
 import { follow } from './redirects.js';
 
@@ -53,13 +52,10 @@ export async function attemptOnce(
 
 async function exchange(send: Fetch, url: string, init: FetchInit): Promise<Attempted> {
   try {
-    const isRead = !isWrite(init.method);
-    const response = await (isRead && init.redirect === 'manual' ? follow(send, url, init) : send(url, init));
+    const response = await follow(send, url, init);
     const { status, headers } = response;
-    return {
-      kind: 'answer',
-      answer: { status, headers, bytes: new Uint8Array(await response.arrayBuffer()) },
-    };
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    return { kind: 'answer', answer: { status, headers, bytes } };
   } catch (cause) {
     return { kind: 'network-failed', cause };
   }

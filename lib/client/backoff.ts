@@ -38,10 +38,6 @@ export function parseRetryAfter(header: string | null, now: number): number | un
   const value = header?.trim() ?? '';
   if (/^\d+$/.test(value)) return Number(value) * 1_000;
   // Date.parse takes much that is no date of HTTP, such as "1.5", and asctime() for local time.
-  const date = GMT_DATE.test(value)
-    ? Date.parse(value)
-    : ASCTIME.test(value)
-      ? Date.parse(`${value} GMT`)
-      : NaN;
+  const date = Date.parse(GMT_DATE.test(value) ? value : ASCTIME.test(value) ? `${value} GMT` : '');
   return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }

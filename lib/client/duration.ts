@@ -9,8 +9,9 @@ export type Duration = number | string;
 /** Milliseconds, or undefined for what is no duration, is not positive, or is longer than a timer can hold. */
 export function milliseconds(value: Duration): number | undefined {
   const [, amount, unit] = typeof value === 'string' ? (PATTERN.exec(value.trim()) ?? []) : [];
-  const result = unit ? Math.round(Number(amount) * UNIT_IN_MS[unit as keyof typeof UNIT_IN_MS]) : value;
-  return typeof result === 'number' && Number.isInteger(result) && result > 0 && result <= LONGEST
-    ? result
-    : undefined;
+  // Number.isInteger takes a text for none.
+  const result = (
+    unit ? Math.round(Number(amount) * UNIT_IN_MS[unit as keyof typeof UNIT_IN_MS]) : value
+  ) as number;
+  return Number.isInteger(result) && result > 0 && result <= LONGEST ? result : undefined;
 }

@@ -58,5 +58,5 @@ export function fillPath(
 function isPathValue(value: unknown): boolean {
   return typeof value === 'number'
     ? Number.isFinite(value)
-    : typeof value === 'string' && value !== '' && value !== '.' && value !== '..';
+    : typeof value === 'string' && !/^\.{0,2}$/.test(value);
 }

@@ -45,15 +45,15 @@ function parse(
   try {
     return { body: JSON.parse(text), fault: undefined };
   } catch (error) {
-    return { body: text, fault: error instanceof Error ? error.message : String(error) };
+    return { body: text, fault: (error as SyntaxError).message };
   }
 }
 
 /** `code`, `error.code` or `error`, as the APIs of this world have it. */
 function codesOf(body: unknown): string[] {
-  if (typeof body !== 'object' || body === null) return [];
-  const { code, error } = body as { code?: unknown; error?: unknown };
-  const inner = typeof error === 'object' && error !== null ? (error as { code?: unknown }).code : error;
+  // What is no object has none.
+  const { code, error } = Object(body) as { code?: unknown; error?: { code?: unknown } | string | null };
+  const inner = typeof error === 'object' ? error?.code : error;
   return [code, inner].filter((each) => typeof each === 'string');
 }
 
