@@ -14,7 +14,19 @@ describe('HeaderPolicy', () => {
   it.each([
     ...['set-cookie', 'set-cookie2', 'authorization', 'proxy-authorization', 'www-authenticate'],
     ...['proxy-authenticate', 'authentication-info', 'connection', 'keep-alive', 'transfer-encoding'],
-    ...['te', 'trailer', 'upgrade', 'content-length', 'date'],
+    ...['te', 'trailer', 'upgrade', 'content-length', 'date', 'cookie', 'proxy-authentication-info'],
+    ...['x-csrf-token', 'csrf-token', 'x-xsrf-token', 'xsrf-token', 'x-auth-token', 'x-subject-token'],
+    ...['x-amz-security-token', 'x-vault-token', 'private-token', 'job-token', 'x-shopify-access-token'],
+    ...[
+      'x-goog-api-key',
+      'x-api-key',
+      'api-key',
+      'apikey',
+      'x-access-token',
+      'x-refresh-token',
+      'x-id-token',
+    ],
+    ...['x-session-token', 'x-session-id'],
   ])('never records %s, even where it is allowed', (name) => {
     expect(policy.isRecorded(name)).toBe(false);
     expect(new HeaderPolicy({ allow: [name] }).isRecorded(name)).toBe(false);
@@ -41,6 +53,50 @@ describe('HeaderPolicy', () => {
   ])('records %s, which belongs to the exchange, only where it is allowed', (name) => {
     expect(policy.isRecorded(name)).toBe(false);
     expect(new HeaderPolicy({ allow: [name.toUpperCase()] }).isRecorded(name)).toBe(true);
+  });
+
+  it.each([
+    ...[
+      'x-upload-token',
+      'token',
+      'client-secret',
+      'x-password',
+      'x-passwd',
+      'x-passphrase',
+      'x-credentials',
+    ],
+    ...[
+      'x-credential',
+      'x-internal-auth',
+      'x-partner-api-key',
+      'x-partner-apikey',
+      'x-private-key',
+      'x-secret-key',
+    ],
+    ...['x-session', 'my-sessionid', 'x-jwt', 'x-otp'],
+  ])('records %s, which sounds like a secret, only where it is allowed', (name) => {
+    expect(policy.isRecorded(name)).toBe(false);
+    expect(new HeaderPolicy({ allow: [name] }).isRecorded(name)).toBe(true);
+  });
+
+  it.each([
+    'x-token-count',
+    'x-tokenized',
+    'secretary',
+    'x-author',
+    'x-keyword',
+    'x-session-count',
+    'monkey',
+  ])('records %s, which only sounds a little like one', (name) => {
+    expect(policy.isRecorded(name)).toBe(true);
+  });
+
+  it.each([
+    ...['content-type', 'content-language', 'content-disposition', 'content-location', 'content-range'],
+    ...['etag', 'last-modified', 'vary', 'location', 'link'],
+  ])('records %s, which says what the answer is, also where it was there before', (name) => {
+    expect(policy.recorded({ [name]: 'same' }, { [name]: 'same' })).toEqual([[name, 'same']]);
+    expect(new HeaderPolicy({ deny: [name] }).recorded({ [name]: 'same' }, { [name]: 'same' })).toEqual([]);
   });
 
   it.each([
