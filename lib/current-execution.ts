@@ -1,6 +1,6 @@
 import { createParamDecorator } from '@nestjs/common';
 import { currentFrame } from './core/ambient.js';
-import type { IdempotencyExecution } from './postgres/idempotency-execution.js';
+import type { IdempotencyExecution } from './idempotency-execution.js';
 
 /**
  * The execution that code runs in, or undefined outside of all: in an unprotected handler, inside `outside(...)`, and on

@@ -18,7 +18,7 @@ import { validateModuleOptions } from './idempotency.options.validation.js';
 import { IdempotencyRuntime } from './idempotency.runtime.js';
 import { IdempotencyService } from './idempotency.service.js';
 import { describeRoutes } from './openapi/describe-routes.js';
-import { IdempotencyPurgeService } from './purge/purge.service.js';
+import { IdempotencyPurgeService } from './store/purge.js';
 import { assertProtection, OPTIONS } from './transports/http/module-check.js';
 import { guardInstances } from './transports/http/routes.js';
 

@@ -160,17 +160,6 @@ class ResponseHeadersSchema {
   @Optional() @IsOwnHeader() createdAt?: unknown;
 }
 
-class TuningSchema {
-  @Optional() @IsBoolean() pipeline?: boolean;
-  @Optional()
-  @check(
-    'isPrepared',
-    "must be true, false or 'all'",
-    (value) => typeof value === 'boolean' || value === 'all',
-  )
-  preparedStatements?: unknown;
-}
-
 class PurgeSchema {
   @Optional() @IsDuration(Math.floor(LONGEST_TIMEOUT_MS / 2)) interval?: unknown;
   @Optional() @IsInt() @Min(1) @Max(100_000) batchSize?: number;
@@ -250,7 +239,7 @@ export class ModuleOptionsSchema extends RouteDefaultsSchema {
   dataSource?: unknown;
   @OrFalse() @ValidateNested() purge?: PurgeSchema | false;
   @Optional() @IsBoolean() allowAsynchronousCommit?: boolean;
-  @Optional() @ValidateNested() tuning?: TuningSchema;
+  @Optional() @IsBoolean() preparedStatements?: boolean;
 }
 
 /** What may stand in place of nested options. */
@@ -268,5 +257,4 @@ export const NESTED_SCHEMAS: Readonly<Record<string, new () => object>> = {
   answers: AnswersSchema,
   responseHeaders: ResponseHeadersSchema,
   purge: PurgeSchema,
-  tuning: TuningSchema,
 };

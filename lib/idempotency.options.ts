@@ -202,8 +202,8 @@ export interface IdempotencyRouteDefaults {
   /** Response headers that tell of idempotency: their names, or false for none at all. Default: all three. */
   readonly responseHeaders?: false | ResponseHeaderOptions;
   /**
-   * Isolation of the handler's transaction, in transaction mode. Default: the DataSource's `isolationLevel`, else the
-   * database's `default_transaction_isolation`.
+   * Isolation of the handler's transaction, in transaction mode. Default: the DataSource's `isolationLevel`, else what
+   * `default_transaction_isolation` was when the application booted.
    */
   readonly isolation?: IsolationLevel;
 }
@@ -225,37 +225,6 @@ export interface PurgeOptions {
   readonly batchSize?: number;
 }
 
-/**
- * What makes requests cheaper where the way to the database allows it. Nothing that is promised depends on it, and nothing but
- * `preparedStatements: 'all'` touches the handler's own statements.
- */
-export interface TuningOptions {
-  /**
-   * Sends the library's statements of a transaction in two pieces: BEGIN, the claim and SAVEPOINT before the handler, the
-   * record and COMMIT behind it. A request in transaction mode then takes no more round trips than its handler alone, a
-   * replay at most two. A connection that cannot do so gets them one after the other: one of the native bindings of `pg`, of a
-   * client with `pipeline: true`, or that makes its messages in another way. PgBouncer in transaction mode can. Where a connection
-   * breaks within the last piece the outcome is unknown, as it is at COMMIT, and a retry finds out. Set it wherever speed
-   * counts. Default: false.
-   */
-  readonly pipeline?: boolean;
-  /**
-   * Has the server keep the library's own hot statements prepared in each session, so that it parses and plans them once. The
-   * sessions must be the clients' own, or the pooler must know of prepared statements: PgBouncer in transaction mode does
-   * from 1.21 on, with `max_prepared_statements` set. Behind one that does not, requests are answered 503. Each session
-   * of the server takes up to 400 kB more, and keeps its plans: one made while the table was nearly empty reads all of it until
-   * autovacuum has analysed what it has grown to.
-   *
-   * `'all'` adds those statements of handlers that come again and again, in a transaction of transaction mode and in a fenced
-   * one: of the texts with values that the ORM sends, those that come a fifth time, at most 256 in this process. Each takes
-   * memory in each session. While sessions live, a migration must not change the type of a column that a handler writes: they
-   * go on reading the values as of the old type. A literal keeps the meaning that it had when it was prepared, such as
-   * `timestamptz '2026-01-01 00:00'` that of the time zone of then; texts with `'now'` or `'today'` are not prepared. Where it changes what a statement returns, one request is answered 503 and
-   * may be retried. Default: false.
-   */
-  readonly preparedStatements?: boolean | 'all';
-}
-
 /** Options of the module. All but `client` have defaults; every one is checked when the application boots. */
 export interface IdempotencyModuleOptions extends IdempotencyRouteDefaults {
   readonly client: ClientResolver;
@@ -275,7 +244,10 @@ export interface IdempotencyModuleOptions extends IdempotencyRouteDefaults {
   readonly documentation?: string;
   /** Name of the table. Default: `idempotency_records`. */
   readonly table?: string;
-  /** Schema of the table. Default: the DataSource's `schema`, else the connection's `search_path`. */
+  /**
+   * Schema of the table. Default: the DataSource's `schema`, else the one in which the `search_path` finds the table when the
+   * application boots.
+   */
   readonly schema?: string;
   /**
    * The DataSource whose transaction handlers join: the name of one registered with `@nestjs/typeorm`, a DataSource, or
@@ -290,8 +262,12 @@ export interface IdempotencyModuleOptions extends IdempotencyRouteDefaults {
    * so that its retry runs again. Default: false, which refuses to boot on it.
    */
   readonly allowAsynchronousCommit?: boolean;
-  /** Cheaper ways to talk to the database, off unless set: not every pooler and client knows them. */
-  readonly tuning?: TuningOptions;
+  /**
+   * False: no statement is prepared by name. Otherwise the library's own hot statements are, in sessions with nothing between
+   * client and server: where a pooler stands in between, another process of the server answers than the one that greeted the
+   * client, and nothing is prepared. Each session of the server takes up to 400 kB more for it. Default: true.
+   */
+  readonly preparedStatements?: boolean;
 }
 
 /** Makes the module's options, for `forRootAsync({ useClass | useExisting })`. */

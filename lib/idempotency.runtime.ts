@@ -10,13 +10,13 @@ import { IdempotencyInterceptor } from './http/idempotency.interceptor.js';
 import { RouteRegistry } from './http/route-registry.js';
 import type { IdempotencyModuleOptions } from './idempotency.options.js';
 import { validateModuleOptions, validateRouteOptions } from './idempotency.options.validation.js';
-import { joinDataSource } from './postgres/ambient-data-source.js';
-import { inspectDatabase } from './postgres/boot-checks.js';
-import { PostgresStore } from './postgres/postgres-store.js';
-import { Records } from './postgres/records.js';
-import { tuningFor } from './postgres/tuning.js';
-import type { PurgeTarget } from './purge/purge.service.js';
+import { TypeOrmHost } from './join/typeorm/host.js';
 import { TaskRunner } from './run/task-runner.js';
+import { inspectDatabase } from './store/boot-checks.js';
+import { PostgresStore } from './store/postgres-store.js';
+import type { PurgeTarget } from './store/purge.js';
+import { Records } from './store/records.js';
+import type { PostgresStoreOptions } from './store/store-options.js';
 import { noteProtection } from './transports/http/module-check.js';
 import { guardClasses } from './transports/http/routes.js';
 
@@ -27,10 +27,9 @@ const DEFAULT_PURGE = { interval: 600_000, batchSize: 1_000 } as const;
 
 /** What exists once the database has been looked at. */
 interface Started {
-  readonly dataSource: DataSource;
   readonly engine: IdempotencyEngine;
+  readonly storeOptions: PostgresStoreOptions;
   readonly records: Records;
-  readonly purgeStatement: string;
   /** Resolves when nothing runs any more. */
   readonly drain: () => Promise<void>;
   readonly stop: () => Promise<void>;
@@ -87,11 +86,9 @@ export class IdempotencyRuntime implements OnModuleInit, BeforeApplicationShutdo
   }
 
   purgeTarget(): PurgeTarget {
-    const { dataSource, purgeStatement: statement } = this.#running();
     const { purge } = this.options;
     return {
-      dataSource,
-      statement,
+      store: this.#running().storeOptions,
       notify: this.#notify,
       batchSize: (purge && purge.batchSize) || DEFAULT_PURGE.batchSize,
       interval: purge === false ? undefined : (parseDuration(purge?.interval) ?? DEFAULT_PURGE.interval),
@@ -109,13 +106,21 @@ export class IdempotencyRuntime implements OnModuleInit, BeforeApplicationShutdo
   async #start(): Promise<Started> {
     const { dataSource, close } = await this.#dataSource();
     try {
-      const schema = this.options.schema ?? (dataSource.options as { schema?: string }).schema;
-      const { table = DEFAULT_TABLE, allowAsynchronousCommit = false } = this.options;
-      const inspected = await inspectDatabase(dataSource, { table, schema, allowAsynchronousCommit });
-      const leave = joinDataSource(dataSource);
+      const host = new TypeOrmHost(dataSource);
+      const { table = DEFAULT_TABLE, schema = host.schema, allowAsynchronousCommit = false } = this.options;
       const acquireTimeout = parseDuration(this.options.acquireTimeout) ?? DEFAULT_ACQUIRE_TIMEOUT;
-      const tuning = tuningFor(this.options.tuning ?? {}, inspected.statements);
-      const store = new PostgresStore({ dataSource, ...inspected, acquireTimeout, tuning });
+      const inspection = { table, schema, allowAsynchronousCommit, acquireTimeout };
+      const { statements, defaultIsolation } = await inspectDatabase(host.pool, inspection);
+      const leave = host.join();
+      const storeOptions: PostgresStoreOptions = {
+        host,
+        pool: host.pool,
+        statements,
+        isolation: host.isolation ?? defaultIsolation,
+        acquireTimeout,
+        names: this.options.preparedStatements === false ? undefined : statements.names,
+      };
+      const store = new PostgresStore(storeOptions);
       const engine = new IdempotencyEngine(
         store,
         this.#notify,
@@ -131,9 +136,7 @@ export class IdempotencyRuntime implements OnModuleInit, BeforeApplicationShutdo
         leave();
         await close();
       };
-      const { statements } = inspected;
-      const records = new Records(dataSource, statements);
-      return { dataSource, engine, records, purgeStatement: statements.purge, drain, stop };
+      return { engine, storeOptions, records: new Records(storeOptions), drain, stop };
     } catch (error) {
       await close();
       throw error;

@@ -3,14 +3,14 @@ import { IdempotencyUsageError } from './core/errors.js';
 import type { Identity } from './core/identity.js';
 import type { SettledResponse } from './core/reconcile.js';
 import { recordedFrom } from './core/settled-response.js';
-import type { IdempotencyExecution } from './postgres/idempotency-execution.js';
+import type { IdempotencyExecution } from './idempotency-execution.js';
 import type {
   OperationResult,
   RecordDetails,
   RecordFilter,
   Records,
   RecordSummary,
-} from './postgres/records.js';
+} from './store/records.js';
 import type { IdempotentTask } from './run/idempotent-task.js';
 import type { RunResult, TaskRunner } from './run/task-runner.js';
 

@@ -42,19 +42,18 @@ export type {
   PurgeOptions,
   ResponseHeaderOptions,
   ResponseOptions,
-  TuningOptions,
 } from './idempotency.options.js';
 export { IdempotencyService, type RecordPage } from './idempotency.service.js';
 export { Idempotent } from './idempotent.decorator.js';
-export type { IdempotencyExecution } from './postgres/idempotency-execution.js';
+export type { IdempotencyExecution } from './idempotency-execution.js';
 export type {
   OperationResult,
   RecordDetails,
   RecordFilter,
   RecordState,
   RecordSummary,
-} from './postgres/records.js';
+} from './store/records.js';
 export type { IdempotentTask } from './run/idempotent-task.js';
 export type { Recorded } from './run/recorded-value.js';
 export type { RunResult } from './run/task-runner.js';
-export { IdempotencyPurgeService } from './purge/purge.service.js';
+export { IdempotencyPurgeService } from './store/purge.js';

@@ -58,7 +58,9 @@ interface ErrorFacts {
   IDEMPOTENCY_OUTCOME_UNKNOWN: Retryable<503>;
   IDEMPOTENCY_MAX_DURATION_EXCEEDED: Retryable<503>;
   IDEMPOTENCY_RECORD_UNREADABLE: Retryable<503>;
+  IDEMPOTENCY_STORE_REFUSED: Answered<500>;
   IDEMPOTENCY_TRANSACTION_ABORTED: Answered<500>;
+  IDEMPOTENCY_TRANSACTION_NOT_YOURS: Answered<500>;
   IDEMPOTENCY_COMMIT_REFUSED: Answered<500>;
   IDEMPOTENCY_RESPONSE_TOO_LARGE: Answered<500>;
   IDEMPOTENCY_RESPONSE_FAILED: Answered<500>;
@@ -163,6 +165,20 @@ const CATALOGUE = {
     title: 'The recorded answer was written by a newer release',
     detail: 'The request took effect once. Retry with the same key when the deployment has finished.',
     retryAfter: 5,
+  },
+  IDEMPOTENCY_STORE_REFUSED: {
+    status: 500,
+    title: 'The database refused what the idempotency store asked of it',
+    detail:
+      'Nothing took effect, and the same will happen again until somebody mends it on the server: its log has the SQLSTATE and ' +
+      'the remedy.',
+  },
+  IDEMPOTENCY_TRANSACTION_NOT_YOURS: {
+    status: 500,
+    title: 'The handler ended the transaction that it runs in',
+    detail:
+      'What it wrote before may have been committed, and nothing was recorded: the same key runs it once more. On the server, leave ' +
+      'COMMIT and ROLLBACK to the library: throw an error to roll back, and use `dataSource.transaction(...)` for a part that may fail.',
   },
   IDEMPOTENCY_TRANSACTION_ABORTED: {
     status: 500,

@@ -6,7 +6,7 @@ import type { Execution } from '../core/store.js';
 import { unsettled } from '../core/unsettled.js';
 import { currentExecution } from '../current-execution.js';
 import { ReleaseIdempotencyKey } from '../http/release-idempotency-key.js';
-import type { IdempotencyExecution } from '../postgres/idempotency-execution.js';
+import type { IdempotencyExecution } from '../idempotency-execution.js';
 import type { PreparedTask } from './idempotent-task.js';
 import { recordedValue } from './recorded-value.js';
 
