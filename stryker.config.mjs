@@ -9,7 +9,7 @@ export default {
     'lib/core/{fingerprint,canonical,disposition,engine}.ts',
     'lib/http/{header-policy,held-body}.ts',
     'lib/transports/http/{response,held-writing,held-view,written,delivery,recorded}.ts',
-    'lib/postgres/{claim-statement,claimed-transaction,fenced-transaction}.ts',
+    'lib/store/{rows,transaction/claims,transaction/execution,lease/fence}.ts',
   ],
   plugins: [
     '@stryker-mutator/jest-runner',

@@ -263,35 +263,6 @@ export function keyError(
   return { code, status: 400, title, detail, source, minLength, maxLength };
 }
 
-/**
- * The first of an error and those that it was made of which `is` so: `cause` and `errors` tell them in JavaScript,
- * `driverError` in TypeORM, which wraps whatever a driver threw. Undefined where none is.
- */
-export function errorWithin<Found>(
-  error: unknown,
-  is: (error: object) => error is Found & object,
-): Found | undefined {
-  const seen = new Set<unknown>();
-  const left: unknown[] = [error];
-  while (left.length > 0) {
-    const next = left.pop();
-    if (typeof next !== 'object' || next === null || seen.has(next)) continue;
-    seen.add(next);
-    try {
-      if (is(next)) return next;
-      const { cause, driverError, errors } = next as {
-        cause?: unknown;
-        driverError?: unknown;
-        errors?: unknown;
-      };
-      left.push(...(Array.isArray(errors) ? (errors as unknown[]) : []), cause, driverError);
-    } catch {
-      // A getter that throws has nothing to tell, and must not take the place of the error.
-    }
-  }
-  return undefined;
-}
-
 /** Carries an {@link IdempotencyError} through code that reports failure by throwing. */
 export class IdempotencyFailure extends Error {
   override readonly name = 'IdempotencyFailure';

@@ -1,8 +1,9 @@
 import { Logger, type CallHandler, type ExecutionContext, type NestInterceptor } from '@nestjs/common';
 import type { OutgoingHttpHeaders } from 'node:http';
 import { NEVER, of, throwError, type Observable } from 'rxjs';
+import { causesOf } from '../core/causes.js';
 import type { IdempotencyEngine, ReplayedRecord } from '../core/engine.js';
-import { errorWithin, idempotencyError, type IdempotencyError } from '../core/errors.js';
+import { idempotencyError, type IdempotencyError } from '../core/errors.js';
 import type { OnDeparture } from '../core/flights.js';
 import type { Execution } from '../core/store.js';
 import { replayedAnswer } from '../transports/http/recorded.js';
@@ -173,20 +174,8 @@ export class IdempotencyInterceptor implements NestInterceptor {
   #report(plan: RoutePlan, error: IdempotencyError, cause: unknown): void {
     const isOrdinary = error.status < 500 || error.code === 'IDEMPOTENCY_IN_PROGRESS';
     if (isOrdinary && cause === undefined) return;
-    this.#logger.warn(`${error.code} in ${plan.name}: ${reasonOf(cause) ?? error.detail}`);
+    this.#logger.warn(`${error.code} in ${plan.name}: ${causesOf(cause) ?? error.detail}`);
   }
-}
-
-/** PostgreSQL's messages may quote the data they complain of, so that only their code is told. */
-function reasonOf(cause: unknown): string | undefined {
-  const refused = errorWithin(cause, isRefusal);
-  if (refused) return `SQLSTATE ${refused.code}`;
-  return cause instanceof Error ? cause.message : undefined;
-}
-
-function isRefusal(error: object): error is { readonly code: string } {
-  const { severity, code } = error as { severity?: unknown; code?: unknown };
-  return typeof severity === 'string' && typeof code === 'string';
 }
 
 /** The headers at take-over, less those the handler's own decorators set. */

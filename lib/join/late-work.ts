@@ -1,5 +1,6 @@
 import { Logger } from '@nestjs/common';
-import { errorWithin, IdempotencyUsageError } from '../core/errors.js';
+import { errorWithin } from '../core/causes.js';
+import { IdempotencyUsageError } from '../core/errors.js';
 
 const logger = new Logger('Idempotency');
 let installed = false;

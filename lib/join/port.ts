@@ -22,9 +22,7 @@ export type GiveBack = (destroy?: Error | boolean) => void;
 
 /** A pool of node-postgres, as far as it is used here. */
 export interface Pool {
-  connect(
-    callback: (error: Error | undefined, client: Client | undefined, giveBack: GiveBack) => void,
-  ): void;
+  connect(callback: (error: Error | undefined, client: Client | undefined, giveBack: GiveBack) => void): void;
 }
 
 /** What happens to a transaction that others may listen to. */

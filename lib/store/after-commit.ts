@@ -14,7 +14,9 @@ export class AfterCommit {
 
   /** Runs work in order, outside of all transactions. */
   run(work: readonly AfterCommitWork[], before: Promise<void> = Promise.resolve()): void {
-    const running = runInFrame(undefined, () => runAll(before, work)).finally(() => this.#running.delete(running));
+    const running = runInFrame(undefined, () => runAll(before, work)).finally(() =>
+      this.#running.delete(running),
+    );
     this.#running.add(running);
   }
 

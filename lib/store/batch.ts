@@ -1,6 +1,11 @@
 import type { Connection, Submittable } from 'pg';
 import type { Client } from '../join/port.js';
-import type { Raw } from './rows.js';
+
+/**
+ * A value as PostgreSQL writes it: text, whatever parsers an application has set. The statements ask for what has one spelling
+ * whatever a session has set: times as microseconds, bytes as hexadecimal digits.
+ */
+export type Raw = string | null;
 
 /** What a parameter may be. */
 type Value = string | number | Date | Buffer | readonly string[] | null | undefined;
@@ -166,7 +171,8 @@ class Batch implements Submittable {
 
   handleDataRow({ fields }: { fields: readonly Raw[] }): void {
     const row: Record<string, Raw> = {};
-    for (const [index, name] of (this.columns[this.current] ?? []).entries()) row[name] = fields[index] ?? null;
+    for (const [index, name] of (this.columns[this.current] ?? []).entries())
+      row[name] = fields[index] ?? null;
     this.rows.push(row);
   }
 

@@ -1,9 +1,10 @@
 import { IdempotencyUsageError } from '../core/errors.js';
 import type { IsolationLevel } from '../core/store.js';
 import type { Pool } from '../join/port.js';
+import type { Raw } from './batch.js';
 import { acquireOnce } from './once.js';
 import { problemOf } from './problems.js';
-import { isTrue, type Raw } from './rows.js';
+import { isTrue } from './rows.js';
 import { COLUMNS, INSPECT, statementsFor, type Statements } from './sql.js';
 
 /** What has to be known about the database before the first request. */
@@ -122,6 +123,11 @@ function assertTable(row: InspectRow, name: string): asserts row is FoundRow {
         'the migrations make it, or one that is partitioned.',
     );
   }
+  assertRights(row, name);
+  assertColumns(row, name);
+}
+
+function assertRights(row: InspectRow, name: string): void {
   const forbidden = JSON.parse(row.forbidden) as string[];
   if (forbidden.length > 0) {
     throw refused(
@@ -137,6 +143,9 @@ function assertTable(row: InspectRow, name: string): asserts row is FoundRow {
         'on this table.',
     );
   }
+}
+
+function assertColumns(row: InspectRow, name: string): void {
   const columns = JSON.parse(row.columns) as string[];
   const missing = COLUMNS.filter((column) => !columns.includes(column));
   if (missing.length > 0 || !isTrue(row.identity_is_unique)) {

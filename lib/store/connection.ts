@@ -1,9 +1,17 @@
 import type { Client, GiveBack, Pool } from '../join/port.js';
-import { canSendAtOnce, encode, sendAtOnce, type Answer, type Answers, type Statement } from './batch.js';
+import {
+  canSendAtOnce,
+  encode,
+  sendAtOnce,
+  type Answer,
+  type Answers,
+  type Raw,
+  type Statement,
+} from './batch.js';
 import { CANCEL_HEAD_START, cancelStatement } from './cancel.js';
 import { AcquireTimeoutError, isForgotten, mayBeStandby } from './problems.js';
 import { BEGIN_OWN, COMMIT, IN_RECOVERY, ROLLBACK } from './sql.js';
-import { isTrue, type Raw } from './rows.js';
+import { isTrue } from './rows.js';
 
 /** Milliseconds that a rollback, and a statement under way before it, may take before the connection is closed. */
 export const ROLLBACK_PATIENCE = 1_000;
@@ -177,7 +185,9 @@ export class PooledConnection {
 
   /** Of an error that the server reported, what is behind it once the transaction was undone: it may be a standby by now. */
   reasonOf(error: unknown): unknown {
-    return this.#standby ? new Error('the server is a standby, on which nothing can be written', { cause: error }) : error;
+    return this.#standby
+      ? new Error('the server is a standby, on which nothing can be written', { cause: error })
+      : error;
   }
 
   async #isStandby(): Promise<boolean> {

@@ -1,4 +1,5 @@
-import { errorWithin, idempotencyError, IdempotencyFailure, IdempotencyUsageError } from '../core/errors.js';
+import { errorWithin } from '../core/causes.js';
+import { idempotencyError, IdempotencyFailure, IdempotencyUsageError } from '../core/errors.js';
 
 /** A connection was not to be had in time. */
 export class AcquireTimeoutError extends Error {
@@ -140,7 +141,29 @@ export function failureBeforeCommit(error: unknown, abortedBy?: unknown): Idempo
   const problem = problemOf(error);
   if (problem.kind === 'lost' || isForgotten(error)) return failure('IDEMPOTENCY_STORE_UNAVAILABLE', error);
   const meaning = meaningOf(problem.sqlState);
-  return meaning === 'aborted' ? failureOfAborted(abortedBy ?? error) : failure(CODES[meaning], error);
+  if (meaning === 'aborted') return failureOfAborted(abortedBy ?? error);
+  return failure(CODES[meaning], meaning === 'permanent' ? remedied(error, problem.sqlState) : error);
+}
+
+/** What has to be done about what stays, by SQLSTATE. */
+const REMEDIES: Readonly<Record<string, string>> = {
+  '42501':
+    'the role may not work on the table of records: grant it SELECT, INSERT, UPDATE and DELETE there, and USAGE of its schema',
+  '42P01': 'the table of records is gone, or has another name: run the migrations, and start again',
+  '42703': 'the table of records lacks a column: run the migrations, and start again',
+  '25006':
+    'the transaction may only read: leave a handler that makes it so, or that runs on a replica, unprotected',
+  '22P05':
+    'the encoding of the database cannot hold the client, the endpoint or the key: use UTF8, or names of ASCII',
+  '23514':
+    'the table of records has no partition for this identity, or a check that the migrations do not make: add the one, drop the other',
+};
+
+/** The same error behind what is to be done about it. */
+function remedied(error: unknown, sqlState: string): Error {
+  const remedy =
+    REMEDIES[sqlState] ?? 'the database refused a statement of the library: its own log says why';
+  return new Error(remedy, { cause: error });
 }
 
 /** The failure of a transaction that the application went on with after that error. */
@@ -165,7 +188,10 @@ export function failureOfRecord(error: unknown, abortedBy?: unknown): Idempotenc
   if (sqlState === UNIQUE_VIOLATION || sqlState === NOTHING_WRITTEN) {
     return failure('IDEMPOTENCY_TRANSACTION_CONFLICT', error);
   }
-  if (NOT_THE_TRANSACTION.includes(sqlState)) return failure('IDEMPOTENCY_TRANSACTION_NOT_YOURS', error);
+  if (NOT_THE_TRANSACTION.includes(sqlState)) {
+    const cause = new Error('the handler has ended its transaction by itself', { cause: error });
+    return failure('IDEMPOTENCY_TRANSACTION_NOT_YOURS', cause);
+  }
   return failureBeforeCommit(error, abortedBy);
 }
 
@@ -188,7 +214,8 @@ export function isForgotten(error: unknown): boolean {
 export function failureAtCommit(error: unknown): IdempotencyFailure {
   const problem = problemOf(error);
   // 40003 statement_completion_unknown.
-  if (problem.kind === 'lost' || problem.sqlState === '40003') return failure('IDEMPOTENCY_OUTCOME_UNKNOWN', error);
+  if (problem.kind === 'lost' || problem.sqlState === '40003')
+    return failure('IDEMPOTENCY_OUTCOME_UNKNOWN', error);
   const meaning = meaningOf(problem.sqlState);
   return failure(meaning === 'permanent' ? 'IDEMPOTENCY_COMMIT_REFUSED' : CODES[meaning], error);
 }

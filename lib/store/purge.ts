@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Logger, type BeforeApplicationShutdown, type OnApplicationBootstrap } from '@nestjs/common';
 import { outside } from '../core/ambient.js';
+import { causesOf } from '../core/causes.js';
 import type { Notify } from '../core/events.js';
 import { restAfter } from '../core/waiting.js';
 import type { Answer, Statement } from './batch.js';
@@ -100,7 +101,7 @@ export class IdempotencyPurgeService implements OnApplicationBootstrap, BeforeAp
     try {
       await this.purge();
     } catch (error) {
-      this.#logger.warn(`The purge failed and is tried again later: ${String(error)}`);
+      this.#logger.warn(`The purge failed and is tried again later: ${causesOf(error) ?? String(error)}`);
     }
     this.#schedule();
   }

@@ -1,8 +1,8 @@
 import { lockNumber, type Identity } from '../core/identity.js';
 import type { RecordedResponse, RecordMode } from '../core/record.js';
-import type { Statement } from './batch.js';
+import type { Raw, Statement } from './batch.js';
 import { sendOnce } from './once.js';
-import { isTrue, optionalTimeOf, responseOf, timeOf, type Raw } from './rows.js';
+import { isTrue, optionalTimeOf, responseOf, timeOf } from './rows.js';
 import type { PostgresStoreOptions } from './store-options.js';
 
 /** State of a record; `unresolved` is an attempt in lease mode whose outcome is unknown. */

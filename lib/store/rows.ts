@@ -6,13 +6,7 @@ import {
   type RecordedResponse,
   type RecordStatus,
 } from '../core/record.js';
-import type { Answer } from './batch.js';
-
-/**
- * A value as PostgreSQL writes it: text, whatever parsers an application has set. The statements ask for what has one spelling
- * whatever a session has set: times as microseconds, bytes as hexadecimal digits.
- */
-export type Raw = string | null;
+import type { Answer, Raw } from './batch.js';
 
 /** A time that was read as microseconds. */
 export const timeOf = (microseconds: string): Date => new Date(Number(microseconds) / 1_000);
@@ -109,7 +103,12 @@ interface ClaimRow extends Omit<ExistingRow, 'fingerprint'> {
 export function guardOf(answer: Answer | undefined): Guard {
   const row = answer?.rows[0];
   if (!row) throw unanswered();
-  return { free: isTrue(row['free']), began: row['began'] ?? '', role: row['role'] ?? '', pid: row['pid'] ?? '' };
+  return {
+    free: isTrue(row['free']),
+    began: row['began'] ?? '',
+    role: row['role'] ?? '',
+    pid: row['pid'] ?? '',
+  };
 }
 
 /** What the answers of lock and look mean together. */

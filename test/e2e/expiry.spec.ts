@@ -4,7 +4,7 @@ import { InjectRepository } from '@nestjs/typeorm';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { Client } from 'pg';
 import { Repository } from 'typeorm';
-import { statementsFor } from '../../lib/postgres/statements.js';
+import { statementsFor } from '../../lib/store/sql.js';
 import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
 import { deferred } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
@@ -191,9 +191,14 @@ describe.each(ADAPTERS)('expired records (%s)', (adapter) => {
     /** Holds every lock of a purge that has deleted everything expired, for as long as the test likes. */
     const beginPurge = async (): Promise<number | undefined> => {
       await purge.query('BEGIN');
-      const { purge: statement } = statementsFor('idempotency_records', undefined, 180_000);
-      const { rows } = await purge.query<{ records: number }>(statement, [1000, '-infinity']);
-      return rows[0]?.records;
+      const { purge: statement } = statementsFor({
+        schema: 'public',
+        name: 'idempotency_records',
+        isPartitioned: false,
+        serverVersion: 180_000,
+      });
+      const { rows } = await purge.query<{ records: string }>(statement, [1000, '0']);
+      return Number(rows[0]?.records);
     };
 
     it('make nobody wait: replays, claims of other keys, and a claim of the very key', async () => {

@@ -103,7 +103,7 @@ describe.each(CASES)('fenced transactions (%s, %s)', (adapter, isolation) => {
     );
     await rival.query('BEGIN');
     await rival.query('SELECT pg_advisory_xact_lock($1::bigint)', [
-      lockNumber('"idempotency_records"', rows[0]!),
+      lockNumber('"public"."idempotency_records"', rows[0]!),
     ]);
     app.unblock('handler');
     await eventually(async () => (await waiting(database, 'advisory')).length === 1);

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { readdir, rm } from 'node:fs/promises';
 import { request as startHttpRequest, type IncomingMessage } from 'node:http';
 import { Application } from '../helpers/application.js';
-import { isClaim } from '../helpers/commit-faults.js';
+import { isClaim, isCommit } from '../helpers/commit-faults.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { sendRequest, type HttpResponse } from '../helpers/http.js';
 import { field, file, multipartBody, postMultipart, type Part } from '../helpers/multipart.js';
@@ -420,7 +420,7 @@ describe('an upload on Express', () => {
     it.each(['surrounded', 'awaited'])(
       'commits or rolls back what they wrote with the handler (%s)',
       async (path) => {
-        const stop = proxy.onClientData((chunk) => (chunk.includes('COMMIT\0') ? 'cut-before' : 'forward'));
+        const stop = proxy.onClientData((chunk) => (isCommit(chunk) ? 'cut-before' : 'forward'));
         const answer = await post(path, FORM, { host: neighbour });
         stop();
         expect([answer.status, seen.runs, seen.mapped]).toEqual([503, 1, 1]);

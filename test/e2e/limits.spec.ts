@@ -5,7 +5,7 @@ import { InjectDataSource, InjectRepository } from '@nestjs/typeorm';
 import { Idempotent } from 'nestjs-pg-idempotency';
 import { DataSource, Repository } from 'typeorm';
 import { ADAPTERS, startApp, type TestApp } from '../helpers/application.js';
-import { isClaim } from '../helpers/commit-faults.js';
+import { isClaim, isCommit } from '../helpers/commit-faults.js';
 import { deferred, eventually, type Deferred } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
@@ -304,7 +304,7 @@ describe.each(ADAPTERS)('limits (%s)', (adapter) => {
     it('answers although the database went silent at COMMIT', async () => {
       let isSilent = false;
       const paused = proxy.onClientData((chunk) => {
-        if (!chunk.includes('COMMIT\0')) return 'forward';
+        if (!isCommit(chunk)) return 'forward';
         paused();
         proxy.pause();
         isSilent = true;

@@ -7,7 +7,8 @@ import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, sendRequest } from '../helpers/http.js';
 
 const SETTINGS = `SELECT current_setting('lock_timeout') AS lock, current_setting('statement_timeout') AS statement,
-                         current_setting('idle_in_transaction_session_timeout') AS idle`;
+                         current_setting('idle_in_transaction_session_timeout') AS idle,
+                         current_setting('transaction_timeout', true) AS transaction`;
 const ISOLATION = `SELECT current_setting('transaction_isolation') AS level`;
 
 @Controller('settings')
@@ -56,8 +57,12 @@ describe.each(ADAPTERS)('session settings (%s)', (adapter) => {
     const before = await sendRequest(url);
     const inside = await postJson(url, {}, { 'Idempotency-Key': 'settings' });
     const after = await sendRequest(url);
-    expect(inside.json()).toEqual([{ lock: '7s', statement: '45s', idle: '45s' }]);
-    expect(before.json()).toEqual([{ lock: '7s', statement: '0', idle: '0' }]);
+    const isNew =
+      (await database.query("SELECT FROM pg_settings WHERE name = 'transaction_timeout'")).length > 0;
+    const [unbounded] = before.json() as [object];
+    const bounds = isNew ? { transaction: '45s' } : { statement: '45s', idle: '45s' };
+    expect(inside.json()).toEqual([{ ...unbounded, ...bounds }]);
+    expect(unbounded).toMatchObject({ lock: '7s', statement: '0', idle: '0' });
     expect(after.json()).toEqual(before.json());
   });
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
-import { statementsFor } from '../../lib/postgres/statements.js';
+import { statementsFor } from '../../lib/store/sql.js';
 import { ADAPTERS } from '../helpers/application.js';
 import type { Place, TracedProcess } from '../helpers/application-process.js';
 import { eventually } from '../helpers/conditions.js';
@@ -8,7 +8,6 @@ import { postJson, type HttpResponse } from '../helpers/http.js';
 import { untilLapsed } from '../helpers/leases.js';
 import { concurrently, KillTally } from '../helpers/kill-run.js';
 import { retryUntilAnswered } from '../helpers/retrying-client.js';
-import { TUNING } from '../helpers/tuning.js';
 import { startFaultScene, type FaultScene } from './scene.js';
 import { FAULT_ROUTES, type FaultRoute } from './application.js';
 
@@ -27,12 +26,15 @@ const SAMPLE = 2;
 /** How many processes start or die at a time; most of their life is boot, which wants a core each. */
 const AT_ONCE = 4;
 
-const STATEMENTS = statementsFor('idempotency_records', undefined, 180_000);
-/** What a first request sends; in one piece with BEGIN go lock, look and savepoint, as one text unless it is pipelined. */
-const FIRST = TUNING.pipeline
-  ? ['begin', 'lock', 'existing', 'savepoint', 'insert', 'record', 'commit', 'client']
-  : ['begin', 'insert', 'record', 'commit', 'client'];
-const LOOK = TUNING.pipeline ? 'existing' : 'begin';
+const STATEMENTS = statementsFor({
+  schema: 'public',
+  name: 'idempotency_records',
+  isPartitioned: false,
+  serverVersion: 180_000,
+});
+/** What a first request sends. */
+const FIRST = ['begin', 'lock', 'look', 'savepoint', 'insert', 'record', 'commit', 'client'];
+const LOOK = 'look';
 const NAMES = new Map(
   Object.entries(STATEMENTS).flatMap(([name, text]) => (typeof text === 'string' ? [[text, name]] : [])),
 );

@@ -42,7 +42,7 @@ import { poolOf, untilIdle } from './connections.js';
 import { createTestDatabase, type TestDatabase } from './database.js';
 import { postJson, type HttpResponse } from './http.js';
 import { createShop, Order, resetShop, shopState, Wallet } from './shop.js';
-import { TUNING } from './tuning.js';
+import { PREPARED_STATEMENTS } from './prepared-statements.js';
 
 export type Adapter = 'express' | 'fastify';
 
@@ -56,7 +56,7 @@ export interface TestAppOptions {
   readonly controllers?: Type[];
   readonly providers?: ModuleMetadata['providers'];
   readonly imports?: ModuleMetadata['imports'];
-  /** Default: one shared client, no purge timer, the {@link TUNING} of the run. */
+  /** Default: one shared client, no purge timer, {@link PREPARED_STATEMENTS}. */
   readonly idempotency?: Partial<IdempotencyModuleOptions>;
   /** In place of the module made from `idempotency`. */
   readonly idempotencyModule?: DynamicModule;
@@ -389,7 +389,7 @@ function modulesOf(options: Omit<TestAppOptions, 'adapter'>): NonNullable<Module
       IdempotencyModule.forRoot({
         client: sharedClient('tests'),
         purge: false,
-        tuning: TUNING,
+        preparedStatements: PREPARED_STATEMENTS,
         ...idempotency,
       }),
     ...imports,

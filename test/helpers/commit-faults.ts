@@ -41,10 +41,14 @@ export function loseCommitAnswer(proxy: TcpProxy): Fault {
   return { struck: promise, disarm };
 }
 
-/** Whether these bytes hold a `COMMIT`: after the length of a simple query, or the name of a prepared statement. */
+/**
+ * Whether these bytes hold the `COMMIT` of a handler's transaction: after the length of a simple query, or the name of a prepared
+ * statement. A statement of the library's own travels in one piece with the BEGIN and the COMMIT around it.
+ */
 export function isCommit(chunk: Buffer): boolean {
   const texts = chunk.toString('latin1').split('\0');
-  return texts.some((text) => /^[^]?commit\s*;?\s*$/i.test(text));
+  const isWhole = texts.some((text) => /^[^]?begin\b/i.test(text));
+  return !isWhole && texts.some((text) => /^[^]?commit\s*;?\s*$/i.test(text));
 }
 
 /** Whether these bytes hold the command tag of a `COMMIT` that committed; one that rolled back has another. */

@@ -75,7 +75,7 @@ export class FirstRelease {
   }
 
   async claim(): Promise<FirstReleaseRow> {
-    const lock = lockNumber('"idempotency_records"', this.identity);
+    const lock = lockNumber('"public"."idempotency_records"', this.identity);
     const values = [lock, '2000', '60000', ...this.#names, this.fingerprint, 'transaction', 1, DAY];
     const { rows } = await this.client.query<FirstReleaseRow>(CLAIM, values);
     return rows[0]!;

@@ -4,16 +4,14 @@ import type { IdempotencyFailure } from '../../lib/core/errors.js';
 import type { Identity } from '../../lib/core/identity.js';
 import type { RecordedResponse } from '../../lib/core/record.js';
 import type { Claim, ClaimMode, ClaimOutcome, Execution, UnresolvedAttempt } from '../../lib/core/store.js';
-import type { TuningOptions } from '../../lib/idempotency.options.js';
-import { joinDataSource } from '../../lib/postgres/ambient-data-source.js';
-import { inspectDatabase } from '../../lib/postgres/boot-checks.js';
-import { PostgresStore } from '../../lib/postgres/postgres-store.js';
-import type { Statements } from '../../lib/postgres/statements.js';
-import { tuningFor } from '../../lib/postgres/tuning.js';
+import { TypeOrmHost } from '../../lib/join/typeorm/host.js';
+import { inspectDatabase } from '../../lib/store/boot-checks.js';
+import { PostgresStore } from '../../lib/store/postgres-store.js';
+import type { Statements } from '../../lib/store/sql.js';
 import { poolOf, untilIdle } from './connections.js';
 import { createTestDatabase, type TestDatabase } from './database.js';
 import { startDatabaseProxy, type TcpProxy } from './tcp-proxy.js';
-import { TUNING } from './tuning.js';
+import { PREPARED_STATEMENTS } from './prepared-statements.js';
 import { countWire, type WireCount, type WireCounter } from './wire-count.js';
 
 export const RESPONSE: RecordedResponse = {
@@ -72,7 +70,7 @@ export interface TestStoreOptions {
   readonly acquireTimeout?: number;
   readonly subscribers?: (new () => EntitySubscriberInterface)[];
   /** Default: that of the run. */
-  readonly tuning?: TuningOptions;
+  readonly preparedStatements?: boolean;
 }
 
 interface Parts {
@@ -97,23 +95,23 @@ export class TestStore {
   }
 
   static async start(options: TestStoreOptions = {}): Promise<TestStore> {
-    const { poolSize = 4, acquireTimeout = 5_000, subscribers = [], tuning = TUNING } = options;
+    const { poolSize = 4, acquireTimeout = 5_000, subscribers = [] } = options;
+    const { preparedStatements = PREPARED_STATEMENTS } = options;
     const database = options.database ?? (await createNotes());
     const proxy = options.behindProxy ? await startDatabaseProxy(database.url) : undefined;
     const url = options.url ?? proxy?.url(database.url) ?? database.url;
     const dataSource = new DataSource({ type: 'postgres', url, poolSize, subscribers });
     const wire = proxy && { proxy, counter: countWire(proxy) };
     await dataSource.initialize();
+    const host = new TypeOrmHost(dataSource);
     const settings = { table: 'idempotency_records', schema: undefined, allowAsynchronousCommit: true };
-    const inspected = await inspectDatabase(dataSource, settings);
-    const { statements } = inspected;
-    const leave = joinDataSource(dataSource);
-    const store = new PostgresStore({
-      dataSource,
-      ...inspected,
+    const { statements, defaultIsolation: isolation } = await inspectDatabase(host.pool, {
+      ...settings,
       acquireTimeout,
-      tuning: tuningFor(tuning, statements),
     });
+    const leave = host.join();
+    const names = preparedStatements ? statements.names : undefined;
+    const store = new PostgresStore({ host, pool: host.pool, statements, isolation, acquireTimeout, names });
     const isOwner = options.database === undefined;
     return new TestStore({ database, dataSource, store, statements, leave, wire, isOwner });
   }

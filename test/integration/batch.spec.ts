@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { Client, types, type ClientConfig, type Connection, type Pool } from 'pg';
 import { DataSource } from 'typeorm';
-import { canSendAtOnce, sendAtOnce, type Statement } from '../../lib/postgres/batch.js';
-import { PooledConnection } from '../../lib/postgres/pooled-connection.js';
+import { canSendAtOnce, sendAtOnce, type Statement } from '../../lib/store/batch.js';
+import { PooledConnection } from '../../lib/store/connection.js';
 import { eventually } from '../helpers/conditions.js';
 import { createEmptyDatabase, type TestDatabase } from '../helpers/database.js';
 import { startDatabaseProxy } from '../helpers/tcp-proxy.js';

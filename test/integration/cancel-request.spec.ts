@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { DataSource } from 'typeorm';
-import { PooledConnection } from '../../lib/postgres/pooled-connection.js';
+import { PooledConnection } from '../../lib/store/connection.js';
 import { eventually } from '../helpers/conditions.js';
 import { createEmptyDatabase, type TestDatabase } from '../helpers/database.js';
 

@@ -4,7 +4,7 @@ import { EventSubscriber, type EntitySubscriberInterface, type TransactionCommit
 import { currentFrame } from '../../lib/core/ambient.js';
 import { lockNumber } from '../../lib/core/identity.js';
 import type { Execution } from '../../lib/core/store.js';
-import type { HandlerExecution } from '../../lib/postgres/handler-execution.js';
+import type { HandlerExecution } from '../../lib/store/handler-execution.js';
 import { eventually } from '../helpers/conditions.js';
 import { LEASE, RESPONSE, TestStore } from '../helpers/store.js';
 

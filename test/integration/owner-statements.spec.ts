@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Client, QueryResult } from 'pg';
 import { eventually } from '../helpers/conditions.js';
-import { FENCE_SAVEPOINT, LEAVE_FENCE_SAVEPOINT, type Statements } from '../../lib/postgres/statements.js';
+import { FENCE_SAVEPOINT, LEAVE_FENCE_SAVEPOINT, type Statements } from '../../lib/store/sql.js';
 import { IDENTITY, LOCK, OWNER, SOMEBODY_ELSE, sqlStateOf, TestStore } from '../helpers/store.js';
 
 const SERIALIZATION_FAILURE = '40001';

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { DataSource } from 'typeorm';
-import { AcquireTimeoutError, PooledConnection } from '../../lib/postgres/pooled-connection.js';
+import { AcquireTimeoutError, PooledConnection } from '../../lib/store/connection.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { createEmptyDatabase, type TestDatabase } from '../helpers/database.js';
 import { startDatabaseProxy } from '../helpers/tcp-proxy.js';

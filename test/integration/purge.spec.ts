@@ -3,7 +3,7 @@ import { Controller, Logger, Post } from '@nestjs/common';
 import { Idempotent, IdempotencyPurgeService, type PurgeOptions } from 'nestjs-pg-idempotency';
 import { Client } from 'pg';
 import { DataSource } from 'typeorm';
-import { statementsFor } from '../../lib/postgres/statements.js';
+import { statementsFor } from '../../lib/store/sql.js';
 import { startApp, type TestApp } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';

@@ -4,10 +4,10 @@ import { randomUUID } from 'node:crypto';
 import { afterCommit, currentFrame } from '../../lib/core/ambient.js';
 import { lockNumber } from '../../lib/core/identity.js';
 import type { Claim, Execution } from '../../lib/core/store.js';
-import { sendClaim, type Finding } from '../../lib/postgres/claim-statement.js';
-import { PooledConnection } from '../../lib/postgres/pooled-connection.js';
-import { statementsFor } from '../../lib/postgres/statements.js';
-import type { HandlerExecution } from '../../lib/postgres/handler-execution.js';
+import { sendClaim, type Finding } from '../../lib/store/rows.js';
+import { PooledConnection } from '../../lib/store/connection.js';
+import { statementsFor } from '../../lib/store/sql.js';
+import type { HandlerExecution } from '../../lib/store/handler-execution.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { attemptOf, codeOf, executionOf, LEASE, RESPONSE, TestStore } from '../helpers/store.js';
 

@@ -3,7 +3,7 @@ import { Client } from 'pg';
 import { EventSubscriber, type EntitySubscriberInterface } from 'typeorm';
 import { afterCommit, currentFrame } from '../../lib/core/ambient.js';
 import type { ClaimMode, Execution } from '../../lib/core/store.js';
-import type { HandlerExecution } from '../../lib/postgres/handler-execution.js';
+import type { HandlerExecution } from '../../lib/store/handler-execution.js';
 import { eventually } from '../helpers/conditions.js';
 import { attemptOf, codeOf, executionOf, LEASE, RESPONSE, TestStore, TRANSACTION } from '../helpers/store.js';
 

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { statementsFor } from '../../lib/postgres/statements.js';
+import { statementsFor } from '../../lib/store/sql.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 
 const FINGERPRINT = Buffer.from('the same request');

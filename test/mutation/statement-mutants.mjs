@@ -1,7 +1,7 @@
 /**
  * Faults in the SQL, one condition, lock or clock at a time. Stryker can only empty a string.
  *
- * `within` is the function of lib/postgres/statements.ts whose text is changed, `from` what is replaced there (its first
+ * `within` is the function of lib/store/sql.ts whose text is changed, `from` what is replaced there (its first
  * occurrence, or the one that `nth` counts from 1), and `equivalent` why no test can notice, where that is so.
  */
 

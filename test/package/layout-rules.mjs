@@ -14,9 +14,9 @@ const innocent = {
   'lib/index.ts': `export { Module } from './idempotency.module.js';`,
   'lib/idempotency.module.ts': `
     import { Interceptor } from './http/interceptor.js';
-    import { Store } from './postgres/store.js';
-    import { Purge } from './purge/purge.js';
-    export class Module { parts = [Interceptor, Store, Purge]; }`,
+    import { Host } from './join/typeorm/host.js';
+    import { Store } from './store/store.js';
+    export class Module { parts = [Interceptor, Host, Store]; }`,
   'lib/idempotency.options.ts': `export interface Options { ttl: number } export const defaults = { ttl: 1 };`,
   'lib/core/engine.ts': `import { createHash } from 'node:crypto'; export const engine = createHash;`,
   // Half of the planted cycle: a cycle is reported once, at the file that is seen first.
@@ -26,11 +26,15 @@ const innocent = {
     import type { Options } from '../idempotency.options.js';
     import { engine } from '../core/engine.js';
     export class Interceptor { engine = engine; options?: Options; }`,
-  'lib/postgres/store.ts': `
+  'lib/join/port.ts': `import { engine } from '../core/engine.js'; export interface Port { engine: typeof engine }`,
+  'lib/join/typeorm/host.ts': `
     import 'typeorm';
+    import type { Port } from '../port.js';
+    export class Host { port?: Port; }`,
+  'lib/store/store.ts': `
     import { engine } from '../core/engine.js';
-    export class Store { engine = engine; }`,
-  'lib/purge/purge.ts': `import { Store } from '../postgres/store.js'; export class Purge { store = Store; }`,
+    import type { Port } from '../join/port.js';
+    export class Store { engine = engine; port?: Port; }`,
   'lib/client/index.ts': `import { retry } from './retry.js'; export const client = retry;`,
   'lib/client/retry.ts': `export const retry = 1;`,
   'migrations/index.ts': `import 'typeorm'; export const migrations = [];`,
@@ -75,21 +79,29 @@ const planted = {
       `import type { Options } from '../idempotency.options.js'; export type O = Options;`,
     ],
   ],
-  'postgres-knows-no-http': [['lib/postgres/imports-http.ts', `import '../http/interceptor.js';`]],
-  'http-knows-no-postgres': [
-    ['lib/http/imports-store.ts', `import '../postgres/store.js';`],
+  'store-stands-on-a-pool': [
+    ['lib/store/imports-http.ts', `import '../http/interceptor.js';`],
+    ['lib/store/imports-typeorm.ts', `import 'typeorm';`],
+    ['lib/store/imports-host.ts', `import '../join/typeorm/host.js';`],
+  ],
+  'join-knows-no-store': [['lib/join/typeorm/imports-store.ts', `import '../../store/store.js';`]],
+  'join-knows-its-library-in-one-folder': [
+    ['lib/join/imports-typeorm.ts', `import type { Stub } from 'typeorm'; export type S = Stub;`],
+    ['lib/join/imports-host.ts', `import './typeorm/host.js';`],
+  ],
+  'http-knows-no-store': [
+    ['lib/http/imports-store.ts', `import '../store/store.js';`],
     [
       'lib/http/imports-store-type.ts',
-      `import type { Store } from '../postgres/store.js'; export type S = Store;`,
+      `import type { Store } from '../store/store.js'; export type S = Store;`,
     ],
     ['lib/http/imports-typeorm.ts', `import 'typeorm';`],
-    ['lib/transports/http/imports-store.ts', `import '../../postgres/store.js';`],
+    ['lib/transports/http/imports-store.ts', `import '../../store/store.js';`],
   ],
-  'purge-knows-no-http': [['lib/purge/imports-http.ts', `import '../http/interceptor.js';`]],
   'adapters-know-no-module': [['lib/http/imports-module.ts', `import '../idempotency.module.js';`]],
   'options-only-as-types': [
     [
-      'lib/postgres/imports-defaults.ts',
+      'lib/store/imports-defaults.ts',
       `import { defaults } from '../idempotency.options.js'; export const d = defaults;`,
     ],
   ],

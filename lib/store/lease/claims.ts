@@ -170,13 +170,29 @@ export class LeaseClaims {
       isOwed: (): boolean => !this.#closed,
       onReleased: (): void => this.#takeBack(sending),
     };
-    const execution = new LeaseExecution(claim, claimed, lease, this.#owner(sending), release, this.options, this.afterCommit);
+    const execution = new LeaseExecution(
+      claim,
+      claimed,
+      lease,
+      this.#owner(sending),
+      release,
+      this.options,
+      this.afterCommit,
+    );
     return { kind: 'claimed', execution };
   }
 
   #claimStatement({ claim, lock, token }: Sending): Statement {
     const { client, endpoint, key } = claim.identity;
-    const values = [lock, LOCK_TIMEOUT, String(claim.maxDuration), client, endpoint, key, ...insertedOf(claim, token)];
+    const values = [
+      lock,
+      LOCK_TIMEOUT,
+      String(claim.maxDuration),
+      client,
+      endpoint,
+      key,
+      ...insertedOf(claim, token),
+    ];
     return { text: this.options.statements.claim, values };
   }
 

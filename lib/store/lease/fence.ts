@@ -1,5 +1,4 @@
 import { currentFrame, runInFrame, type AmbientFrame } from '../../core/ambient.js';
-import { IdempotencyFailure } from '../../core/errors.js';
 import type { AfterCommit } from '../after-commit.js';
 import type { PooledConnection } from '../connection.js';
 import { acquire } from '../once.js';

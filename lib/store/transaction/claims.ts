@@ -80,10 +80,7 @@ export class TransactionClaims {
     const { client, endpoint, key } = claim.identity;
     const isolation = this.#isolation(claim);
     const look = { text: lookText, values: [client, endpoint, key] };
-    const own = [
-      { text: begin(isolation) },
-      { text: lockText, values: [lock, String(claim.maxDuration)] },
-    ];
+    const own = [{ text: begin(isolation) }, { text: lockText, values: [lock, String(claim.maxDuration)] }];
     // A look within would lock the page of the index into which rivals with other keys insert. A rival that commits between
     // the look and the lock is met by the unique constraint.
     const isApart = isolation === 'SERIALIZABLE';

@@ -80,7 +80,8 @@ export class ClaimedTransaction implements Execution {
     if ((isLost || serverError) && this.#isOverdue) {
       return failure('IDEMPOTENCY_MAX_DURATION_EXCEEDED', error);
     }
-    if (serverError && isConflict(serverError.code)) return failure('IDEMPOTENCY_TRANSACTION_CONFLICT', error);
+    if (serverError && isConflict(serverError.code))
+      return failure('IDEMPOTENCY_TRANSACTION_CONFLICT', error);
     if (isLost) return failure('IDEMPOTENCY_STORE_UNAVAILABLE', error);
     if (isAborted(serverError)) return failureOfAborted(abortedBy ?? error);
     return isEndingRefused(error) ? failureOfRefusedEnding(error) : error;

@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
-import { errorWithin, idempotencyError, keyError, outcomeUnresolved } from '../../../lib/core/errors.js';
+import { errorWithin } from '../../../lib/core/causes.js';
+import { idempotencyError, keyError, outcomeUnresolved } from '../../../lib/core/errors.js';
 import type { IdempotencyError, IdempotencyErrorCode } from '../../../lib/index.js';
 
 const RULES = { source: { kind: 'body', name: 'key' }, minLength: 8, maxLength: 64 } as const;

@@ -3,7 +3,7 @@ import {
   TransactionFrame,
   type FrameOwner,
   type NestedPlace,
-} from '../../../lib/postgres/transaction-frame.js';
+} from '../../../lib/join/typeorm/frame.js';
 
 const FINISHED = expect.objectContaining({ code: 'IDEMPOTENCY_TRANSACTION_FINISHED' });
 const turn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));

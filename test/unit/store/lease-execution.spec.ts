@@ -1,10 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
 import { once } from 'node:events';
 import type { Claim } from '../../../lib/core/store.js';
-import { AfterCommit } from '../../../lib/postgres/after-commit.js';
-import { LeaseExecution } from '../../../lib/postgres/lease-execution.js';
-import type { LeaseStatements } from '../../../lib/postgres/lease-statements.js';
-import { failure } from '../../../lib/postgres/sqlstate.js';
+import { AfterCommit } from '../../../lib/store/after-commit.js';
+import { LeaseExecution } from '../../../lib/store/lease/execution.js';
+import type { LeaseStatements } from '../../../lib/store/lease/statements.js';
+import { failure } from '../../../lib/store/problems.js';
 import { deferred, eventually } from '../../helpers/conditions.js';
 
 const CLAIM: Claim = {

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals';
-import { Heartbeat } from '../../../lib/postgres/heartbeat.js';
+import { Heartbeat } from '../../../lib/store/lease/heartbeat.js';
 
 const LEASE = 3_000;
 

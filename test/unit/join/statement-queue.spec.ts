@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { describe, expect, it } from '@jest/globals';
 import type { ClientBase } from 'pg';
-import { StatementQueue } from '../../../lib/postgres/statement-queue.js';
+import { StatementQueue } from '../../../lib/join/statement-queue.js';
 import { deferred, type Deferred } from '../../helpers/conditions.js';
 
 /** Stands for the driver only: who gets to send when is decided before any server is asked. */
