@@ -2,7 +2,7 @@ import { IdempotencyFailure } from '../../core/errors.js';
 import { lockNumber } from '../../core/identity.js';
 import type { Claim, ClaimOutcome, IsolationLevel } from '../../core/store.js';
 import type { AfterCommit } from '../after-commit.js';
-import type { Answer, Statement } from '../batch.js';
+import type { Statement } from '../batch.js';
 import type { PooledConnection } from '../connection.js';
 import type { Looks } from '../looks.js';
 import { acquire } from '../once.js';
@@ -91,7 +91,7 @@ export class TransactionClaims {
     const [looked, locked] = isApart ? [1, 4] : [2, 1];
     const guard = guardOf(answers[locked]);
     connection.met(guard.pid);
-    return claimedOf(guard, lockedLook(guard, answers[looked] as Answer), lapsed);
+    return claimedOf(guard, lockedLook(guard, answers[looked]), lapsed);
   }
 
   #outcome(found: Refusal, claiming: Claiming): ClaimOutcome {
