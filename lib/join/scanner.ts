@@ -4,9 +4,12 @@ export type Intrusion = 'ends' | 'forgets';
 /** What has none of these words intrudes nowhere, and is most of what is sent. */
 const SUSPECT = /\b(?:commit|end|abort|rollback|prepare|deallocate|discard)\b/i;
 
-/** One piece of a text from where the last has ended; each alternative is linear. A string that doubles a quote is two. */
+/**
+ * One piece of a text from where the last has ended; each alternative is linear. A plain string that doubles a quote, or goes on
+ * in the next line, is two; one with backslashes goes on with them.
+ */
 const PIECE =
-  /(?<space>\s+|--[^\n\r]*)|(?<comment>\/\*)|(?<escape>[eE]'(?:[^'\\]|\\[^])*'?)|(?<word>[a-z_\u0080-\uffff][\w$\u0080-\uffff]*)|(?<quoted>'[^']*'?|"[^"]*"?)|(?<dollar>\$(?:[a-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$)|(?<other>[^])/iy;
+  /(?<space>\s+|--[^\n\r]*)|(?<comment>\/\*)|(?<escape>e'(?:[^'\\]+|\\[^]|''|'[ \t\f\v]*(?:--[^\n\r]*)?[\n\r](?:\s|--[^\n\r]*[\n\r])*')*'?)|(?<word>[a-z_\u0080-\uffff][\w$\u0080-\uffff]*)|(?<quoted>'[^']*'?|"[^"]*"?)|(?<dollar>\$(?:[a-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$)|(?<other>[^])/iy;
 
 /** Words of a statement's beginning that tell what it does: `ROLLBACK WORK TO SAVEPOINT` has most of them. */
 const ENOUGH = 3;

@@ -232,7 +232,20 @@ export class PooledConnection {
     this.client.removeListener('error', this.#onError);
     // pg-pool listens again from here on, also while it closes what is discarded.
     this.giveBack(discard);
+    if (discard) cutPipeline(this.client);
   }
+}
+
+/**
+ * A client that pipelines waits before it ends until all is answered that was sent. The answer may never come, and the server
+ * would keep the transaction, and with it the key.
+ */
+function cutPipeline(client: Client): void {
+  const { pipeline, connection } = client as {
+    readonly pipeline?: boolean;
+    readonly connection?: { readonly stream?: { destroy?: () => void } };
+  };
+  if (pipeline === true) connection?.stream?.destroy?.();
 }
 
 /** For a client that cannot send several at once, such as one of the native bindings. */

@@ -1,7 +1,7 @@
 import { Client, type Pool, type QueryResult } from 'pg';
 import { DataSource, type EntitySubscriberInterface } from 'typeorm';
 import type { IdempotencyFailure } from '../../lib/core/errors.js';
-import type { Identity } from '../../lib/core/identity.js';
+import { lockNumber, type Identity } from '../../lib/core/identity.js';
 import type { RecordedResponse } from '../../lib/core/record.js';
 import type { Claim, ClaimMode, ClaimOutcome, Execution, UnresolvedAttempt } from '../../lib/core/store.js';
 import { TypeOrmHost } from '../../lib/join/typeorm/host.js';
@@ -71,6 +71,8 @@ export interface TestStoreOptions {
   readonly subscribers?: (new () => EntitySubscriberInterface)[];
   /** Default: that of the run. */
   readonly preparedStatements?: boolean;
+  /** Clients that cannot send several statements in one piece. Default: false. */
+  readonly oneByOne?: boolean;
 }
 
 interface Parts {
@@ -96,11 +98,12 @@ export class TestStore {
 
   static async start(options: TestStoreOptions = {}): Promise<TestStore> {
     const { poolSize = 4, acquireTimeout = 5_000, subscribers = [] } = options;
-    const { preparedStatements = PREPARED_STATEMENTS } = options;
+    const { preparedStatements = PREPARED_STATEMENTS, oneByOne = false } = options;
     const database = options.database ?? (await createNotes());
     const proxy = options.behindProxy ? await startDatabaseProxy(database.url) : undefined;
     const url = options.url ?? proxy?.url(database.url) ?? database.url;
-    const dataSource = new DataSource({ type: 'postgres', url, poolSize, subscribers });
+    const extra = { pipeline: oneByOne };
+    const dataSource = new DataSource({ type: 'postgres', url, poolSize, subscribers, extra });
     const wire = proxy && { proxy, counter: countWire(proxy) };
     await dataSource.initialize();
     const host = new TypeOrmHost(dataSource);
@@ -118,6 +121,11 @@ export class TestStore {
 
   get proxy(): TcpProxy {
     return this.#wire.proxy;
+  }
+
+  /** The number of an identity's lock. */
+  lockOf(identity: Identity = this.claimOf(LEASE).identity): string {
+    return lockNumber(this.statements.table, identity);
   }
 
   get pool(): Pool {
@@ -242,6 +250,13 @@ export class TestStore {
     return Number(row!.server_version_num);
   }
 
+  /** The settings that bound a transaction of the library's on this server. */
+  async limits(): Promise<string[]> {
+    return (await this.serverVersion()) >= 170_000
+      ? ['transaction_timeout']
+      : ['statement_timeout', 'idle_in_transaction_session_timeout'];
+  }
+
   /** Counts what passes the proxy until the pool is idle. Not for work that loses a connection. */
   async costOf(work: () => Promise<unknown>): Promise<WireCount> {
     await this.idle();
@@ -300,6 +315,15 @@ async function createNotes(): Promise<TestDatabase> {
     'CREATE TABLE notes (text text, CONSTRAINT once UNIQUE (text) DEFERRABLE INITIALLY DEFERRED)',
   );
   return database;
+}
+
+/** What a session has set of all that may bound a transaction. */
+export async function limitsOf(client: Client): Promise<Record<string, string>> {
+  const { rows } = await client.query<{ name: string; setting: string }>(
+    `SELECT name, setting FROM pg_settings WHERE name IN
+       ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout', 'lock_timeout')`,
+  );
+  return Object.fromEntries(rows.map(({ name, setting }) => [name, setting]));
 }
 
 export function executionOf(outcome: ClaimOutcome): Execution {

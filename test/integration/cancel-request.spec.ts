@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { DataSource } from 'typeorm';
 import { PooledConnection } from '../../lib/store/connection.js';
 import { eventually } from '../helpers/conditions.js';
+import { poolOf } from '../helpers/connections.js';
 import { createEmptyDatabase, type TestDatabase } from '../helpers/database.js';
 
 const ROUNDS = 10;
@@ -30,24 +31,24 @@ describe('a connection that is discarded in the middle of a statement', () => {
 
   /** A connection on which a statement runs, and how that ends. */
   const startOne = async (): Promise<{ connection: PooledConnection; ending: Promise<unknown> }> => {
-    const connection = await PooledConnection.acquire(dataSource, 5_000);
-    await connection.query('BEGIN');
-    const ending = connection.query('SELECT pg_sleep(1000)').catch((error: unknown) => error);
+    const connection = await PooledConnection.acquire(poolOf(dataSource), 5_000);
+    await connection.sendAll([{ text: 'BEGIN' }]);
+    const ending = connection.send([{ text: 'SELECT pg_sleep(1000)' }]).then(({ error }) => error);
     return { connection, ending };
   };
 
   it('ends the statement on the server, and the others go on', async () => {
-    const bystander = await PooledConnection.acquire(dataSource, 5_000);
-    await bystander.query('BEGIN');
+    const bystander = await PooledConnection.acquire(poolOf(dataSource), 5_000);
+    await bystander.sendAll([{ text: 'BEGIN' }]);
     for (let round = 0; round < ROUNDS; round++) {
       const discarded = await Promise.all([startOne(), startOne()]);
       await eventually(async () => (await sleepers()) === 2);
       for (const { connection } of discarded) connection.release(true);
       for (const { ending } of discarded) expect(await ending).toBeInstanceOf(Error);
       await eventually(async () => (await sleepers()) === 0);
-      expect((await bystander.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
+      expect((await bystander.sendAll([{ text: 'SELECT 1 AS one' }]))[0]?.rows).toEqual([{ one: '1' }]);
     }
-    await bystander.query('COMMIT');
+    await bystander.sendAll([{ text: 'COMMIT' }]);
     bystander.release();
     expect(await dataSource.query('SELECT 1 AS one')).toEqual([{ one: 1 }]);
   });

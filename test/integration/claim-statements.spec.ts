@@ -4,6 +4,7 @@ import { eventually } from '../helpers/conditions.js';
 import {
   FINGERPRINT,
   IDENTITY,
+  limitsOf,
   LOCK,
   OWNER,
   SOMEBODY_ELSE,
@@ -13,6 +14,10 @@ import {
 
 const LOCK_NOT_AVAILABLE = '55P03';
 const HOUR = 3_600_000;
+const FOUND_FINGERPRINT = FINGERPRINT.toString('hex');
+const BODY = Buffer.from('made').toString('hex');
+/** As the library reads times: microseconds. */
+const CREATED = '(extract(epoch FROM created_at) * 1000000)::bigint::text AS created';
 
 /** What each condition, lock and clock of the statements is there for: without any one of them, one of these fails. */
 describe('the statements that take an identity', () => {
@@ -44,15 +49,7 @@ describe('the statements that take an identity', () => {
     return one.query(statement, [LOCK, ...IDENTITY, fingerprint, ...mode, lapsed]);
   };
 
-  const settings = async (): Promise<Record<string, unknown>> => {
-    const names = ['statement_timeout', 'idle_in_transaction_session_timeout'];
-    if ((await store.serverVersion()) >= 170_000) names.push('transaction_timeout');
-    const { rows } = await one.query(
-      'SELECT name, setting FROM pg_settings WHERE name = ANY ($1) OR name = $2',
-      [names, 'lock_timeout'],
-    );
-    return Object.fromEntries(rows.map(({ name, setting }) => [name, setting]));
-  };
+  const settings = (): Promise<Record<string, string>> => limitsOf(one);
 
   /** Begins a transaction whose now() is in the past from here on. */
   const begin = async (isolation = 'READ COMMITTED'): Promise<void> => {
@@ -86,9 +83,10 @@ describe('the statements that take an identity', () => {
       ]);
     });
 
-    it('answers with the time of creation that it recorded', async () => {
-      const { claimed_at: claimedAt } = await claim();
-      expect(await store.ownRow()).toMatchObject({ created_at: claimedAt });
+    it('answers with the time of creation that it recorded, and the process that did', async () => {
+      const { claimed_at: claimedAt, pid } = await claim();
+      expect(await store.ownRow(CREATED)).toMatchObject({ created: claimedAt });
+      expect((await one.query('SELECT pg_backend_pid() AS pid')).rows).toEqual([{ pid }]);
     });
 
     it('has neither a token nor a lease where the transaction holds the identity', async () => {
@@ -119,8 +117,11 @@ describe('the statements that take an identity', () => {
       const before = await settings();
       await begin();
       await claim();
-      const bounded = Object.fromEntries(Object.keys(before).map((name) => [name, '1234']));
-      expect(await settings()).toEqual({ ...bounded, lock_timeout: '7000' });
+      expect(await settings()).toEqual({
+        ...before,
+        ...Object.fromEntries((await store.limits()).map((name) => [name, '1234'])),
+        lock_timeout: '7000',
+      });
       await one.query('COMMIT');
       expect(await settings()).toEqual(before);
     });
@@ -132,9 +133,9 @@ describe('the statements that take an identity', () => {
       await store.insertNeighbours({ attempt: 9 });
       await store.insert({ status: 'completed', locked: null });
       expect(await claim()).toMatchObject({
-        ...{ free: true, claimed_at: null, fingerprint: FINGERPRINT, status: 'completed', mode: 'lease' },
-        ...{ format_version: 1, response_status: 201, response_headers: [['x', '1']] },
-        ...{ response_body: Buffer.from('made'), attempt: 2, live: true, mine: true, remaining: null },
+        ...{ free: true, claimed_at: null, fingerprint: FOUND_FINGERPRINT, status: 'completed', mode: 'lease' },
+        ...{ format_version: 1, response_status: 201, response_headers: '[["x","1"]]' },
+        ...{ response_body: BODY, attempt: 2, live: true, mine: true, remaining: null },
       });
       expect(await store.neighbours()).toHaveLength(3);
     });
@@ -143,8 +144,8 @@ describe('the statements that take an identity', () => {
       await store.insert({ token: SOMEBODY_ELSE, locked: '10 seconds' });
       const { mine, remaining } = await claim();
       expect(mine).toBe(false);
-      expect(remaining).toBeGreaterThan(5_000);
-      expect(remaining).toBeLessThanOrEqual(10_000);
+      expect(Number(remaining)).toBeGreaterThan(5_000);
+      expect(Number(remaining)).toBeLessThanOrEqual(10_000);
       expect(await claim({ token: SOMEBODY_ELSE })).toMatchObject({ mine: true });
       expect(await claim({ token: null })).toMatchObject({ mine: null });
     });
@@ -201,17 +202,17 @@ describe('the statements that take an identity', () => {
       await store.insert({ status: 'completed', expires: '-1 second', locked: null });
       const another = Buffer.from('another request');
       const { rows } = await takeOver(null, another);
-      const row = await store.ownRow(RENEWED);
+      const row = await store.ownRow(`${RENEWED}, ${CREATED}`);
       expect(row).toMatchObject({ ...TAKEN, fingerprint: another, attempt: 1, fresh: true });
-      expect(rows).toEqual([{ claimed_at: row!['created_at'], attempt: 1 }]);
+      expect(rows).toEqual([{ claimed_at: row!['created'], attempt: 1 }]);
     });
 
     it('makes a lapsed attempt the next one, of the same age', async () => {
       await store.insert({ locked: '-1 hour' });
       const { rows } = await takeOver(2);
-      const row = await store.ownRow(RENEWED);
+      const row = await store.ownRow(`${RENEWED}, ${CREATED}`);
       expect(row).toMatchObject({ ...TAKEN, fingerprint: FINGERPRINT, attempt: 3, fresh: false });
-      expect(rows).toEqual([{ claimed_at: row!['created_at'], attempt: 3 }]);
+      expect(rows).toEqual([{ claimed_at: row!['created'], attempt: 3 }]);
     });
 
     it('goes by the clock, not by when its transaction began', async () => {

@@ -131,7 +131,6 @@ describe('migrations', () => {
     expect(run.map(({ name }) => name)).toEqual([
       'CreateNotes1700000000000',
       'CreateIdempotencyRecords1767225600000',
-      'AddIdempotencyLeases1769904000000',
     ]);
   });
 

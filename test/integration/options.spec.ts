@@ -131,14 +131,10 @@ const MODULE_ONLY: BadValue[] = [
   ['purge.batchSize', 100_001, /must not be greater than 100000/],
   ['purge.batch', 5, /unknown option.*known are batchSize, interval/],
   ['allowAsynchronousCommit', 'yes', /must be a boolean/],
-  ['tuning', true, /must be an object/],
-  ['tuning', null, /must be an object/],
-  ['tuning.pipeline', 'yes', /must be a boolean/],
-  ['tuning.pipeline', null, /must be a boolean/],
-  ['tuning.preparedStatements', 1, /must be true, false or 'all'/],
-  ['tuning.preparedStatements', 'some', /must be true, false or 'all'/],
-  ['tuning.preparedStatements', null, /must be true, false or 'all'/],
-  ['tuning.prepare', true, /unknown option.*known are pipeline, preparedStatements/],
+  ['preparedStatements', 1, /must be a boolean/],
+  ['preparedStatements', 'all', /must be a boolean/],
+  ['preparedStatements', null, /must be a boolean/],
+  ['tuning', {}, /unknown option.*known are/],
   ['endpoint', 'orders', /unknown option.*known are/],
 ];
 
@@ -148,7 +144,7 @@ const ROUTE_ONLY: BadValue[] = [
   ['endpoint', 7, /must be a name of 1 to 512 bytes/],
   ['table', 'records', /unknown option/],
   ['purge', false, /unknown option/],
-  ['tuning', {}, /unknown option/],
+  ['preparedStatements', false, /unknown option/],
 ];
 
 describe('options of the module', () => {
@@ -213,10 +209,9 @@ describe('options of the module', () => {
     { purge: false },
     { purge: {} },
     { purge: { interval: '12d', batchSize: 100_000 } },
-    { tuning: {} },
-    { tuning: { pipeline: false, preparedStatements: undefined } },
-    { tuning: { pipeline: true, preparedStatements: true } },
-    { tuning: { preparedStatements: 'all' } },
+    { preparedStatements: false },
+    { preparedStatements: true },
+    { preparedStatements: undefined },
     { isolation: 'SERIALIZABLE', allowAsynchronousCommit: true, dataSource: 'other' },
     { dataSource: { type: 'postgres', url: 'postgres://localhost' } },
   ])('accept %j', (options) => {

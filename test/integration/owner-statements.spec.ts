@@ -1,21 +1,26 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Client, QueryResult } from 'pg';
 import { eventually } from '../helpers/conditions.js';
-import { FENCE_SAVEPOINT, LEAVE_FENCE_SAVEPOINT, type Statements } from '../../lib/store/sql.js';
+import {
+  FENCE_SAVEPOINT,
+  LEAVE_FENCE_SAVEPOINT,
+  statementsFor,
+  type Statements,
+} from '../../lib/store/sql.js';
 import { IDENTITY, LOCK, OWNER, SOMEBODY_ELSE, sqlStateOf, TestStore } from '../helpers/store.js';
 
 const SERIALIZATION_FAILURE = '40001';
-const INVALID_TEXT = '22P02';
 const RESPONSE = [201, JSON.stringify([['x-made', '1']]), Buffer.from('made')] as const;
 const HOUR = 3_600_000;
 
-type StatementName = Exclude<keyof Statements, 'begin'>;
+type StatementName = Exclude<keyof Statements, 'begin' | 'names'>;
 
 /** The statements of an owner under its token, with what they are given after it. */
 const OWNED: readonly [name: StatementName, values: readonly unknown[]][] = [
   ['extend', [1_000]],
   ['completeLease', ['completed', ...RESPONSE, HOUR]],
-  ['lapse', [0]],
+  ['lapse', []],
+  ['takeBack', []],
   ['free', []],
   ['fence', []],
   ['fenceSnapshot', []],
@@ -129,70 +134,66 @@ describe('the statements of who holds an identity', () => {
     expect(await now(facts)).toEqual({ later: true, soon: true });
   });
 
-  it.each([
-    ['as it was', 2, 0, 2],
-    ['less what never began', 2, 1, 1],
-    ['never less than one', 1, 1, 1],
-  ])(
-    'a lapse ends the lease now and for its owner, and leaves the attempt %s',
-    async (_as, attempt, back, left) => {
-      await begin();
-      await store.insert({ attempt });
-      await say('lapse', [back]);
-      const facts = 'locked_until BETWEEN at AND clock_timestamp() AS lapsed, owner_token, attempt, status';
-      expect(await now(facts)).toEqual({
-        lapsed: true,
-        owner_token: null,
-        attempt: left,
-        status: 'processing',
-      });
-    },
-  );
+  const ENDED = `locked_until BETWEEN at AND clock_timestamp() AS lapsed, owner_token, attempt, status`;
 
-  describe('complete', () => {
-    const complete = (): Promise<QueryResult> =>
-      send('complete', [...IDENTITY, 'completed', ...RESPONSE, HOUR]);
+  it('a lapse ends the lease now and for its owner', async () => {
+    await begin();
+    await store.insert();
+    await say('lapse', []);
+    expect(await now(ENDED)).toEqual({ lapsed: true, owner_token: null, attempt: 2, status: 'processing' });
+  });
 
-    it('records the response, to expire from completion', async () => {
-      await begin();
-      await store.insert({ token: null, locked: null });
-      expect((await complete()).rowCount).toBe(1);
-      const facts = `status, response_status, response_headers, response_body, completed_at > at AS completed,
-        expires_at > at + interval '1 hour' AS expires,
-        expires_at <= clock_timestamp() + interval '1 hour' AS "inTime"`;
-      expect(await now(facts)).toEqual({
-        ...{ status: 'completed', response_status: 201, response_headers: [['x-made', '1']] },
-        ...{ response_body: RESPONSE[2], completed: true, expires: true, inTime: true },
-      });
-    });
+  it('a claim that is taken back leaves the attempt before it, as unknown as it was', async () => {
+    await begin();
+    await store.insert({ attempt: 3 });
+    expect(await say('takeBack', [])).toBe(1);
+    expect(await now(ENDED)).toEqual({ lapsed: true, owner_token: null, attempt: 2, status: 'processing' });
+    expect(await say('takeBack', [])).toBe(0);
+  });
 
-    it('is for this identity, while it runs', async () => {
-      await store.insertNeighbours();
-      const before = await store.neighbours();
-      await store.insert({ status: 'failed' });
-      const ended = await store.ownRow();
-      expect(await sqlStateOf(complete())).toBe(INVALID_TEXT);
-      expect(await store.ownRow()).toEqual(ended);
-      expect(await store.neighbours()).toEqual(before);
-    });
+  it('a claim that is taken back leaves nothing where nothing was before it', async () => {
+    await store.insertNeighbours({ attempt: 1 });
+    const before = await store.neighbours();
+    expect(await say('takeBack', [])).toBe(0);
+    await store.insert({ attempt: 1, token: SOMEBODY_ELSE });
+    expect(await say('takeBack', [])).toBe(0);
+    await store.database.query('UPDATE idempotency_records SET owner_token = $1 WHERE client = $2 AND key = $3', [
+      OWNER,
+      ...['c', 'k'],
+    ]);
+    expect(await say('takeBack', [])).toBe(1);
+    expect(await store.ownRow()).toBeUndefined();
+    expect(await store.neighbours()).toEqual(before);
+  });
+
+  it('a claim that is taken back is not what has ended, as the first attempt', async () => {
+    await store.insert({ attempt: 1, status: 'completed' });
+    expect(await say('takeBack', [])).toBe(0);
+    expect(await store.ownRow()).toMatchObject({ status: 'completed' });
   });
 
   describe('the fence', () => {
-    it('shares the lock until its transaction ends, and bounds that', async () => {
-      const names = ['statement_timeout', 'idle_in_transaction_session_timeout'];
-      if ((await store.serverVersion()) >= 170_000) names.push('transaction_timeout');
-      const settings = async (): Promise<unknown[]> => {
-        const { rows } = await one.query('SELECT setting FROM pg_settings WHERE name = ANY ($1)', [names]);
-        return rows.map(({ setting }) => setting);
-      };
-      const before = await settings();
+    it('shares the lock until its transaction ends', async () => {
       await begin();
       await send('fenceLock', [LOCK, '1234']);
-      expect(await settings()).toEqual(names.map(() => '1234'));
       expect([await store.isLockFree('shared'), await store.isLockFree()]).toEqual([true, false]);
       await one.query('COMMIT');
       expect(await store.isLockFree()).toBe(true);
-      expect(await settings()).toEqual(before);
+    });
+
+    it('waits for who holds the lock alone', async () => {
+      await other.query('BEGIN');
+      await other.query('SELECT pg_advisory_xact_lock($1::bigint)', [LOCK]);
+      await begin();
+      const fenced = send('fenceLock', [LOCK, '1234']);
+      await eventually(async () => {
+        const waiting = await store.database.query(
+          `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`,
+        );
+        return waiting.length === 1;
+      });
+      await other.query('COMMIT');
+      await fenced;
     });
 
     it('notices under REPEATABLE READ what changed after its snapshot', async () => {
@@ -211,24 +212,94 @@ describe('the statements of who holds an identity', () => {
       const second = await other.query(store.statements.fenceSnapshot, [...IDENTITY, OWNER]);
       expect(second.rowCount).toBe(1);
       await other.query('ROLLBACK');
-      await one.query(LEAVE_FENCE_SAVEPOINT);
+      for (const statement of LEAVE_FENCE_SAVEPOINT) await one.query(statement);
       await other.query(store.statements.extend, [...IDENTITY, OWNER, 1_000]);
     });
   });
 
-  describe('purge', () => {
-    const purge = async (batch: number): Promise<unknown> =>
-      (await send('purge', [batch, '-infinity'])).rows[0]?.['records'];
+  describe.each([
+    ['a plain table', false],
+    ['a partitioned table', true],
+  ])('purge of %s', (_what, isPartitioned) => {
+    let purge: (batch: number, from?: string) => Promise<{ records: string; until: string | null }>;
+
+    beforeAll(async () => {
+      const serverVersion = await store.serverVersion();
+      const target = { schema: 'public', name: 'idempotency_records', isPartitioned, serverVersion };
+      const { purge: text } = statementsFor(target);
+      purge = async (batch, from = '0') => {
+        const { rows } = await one.query(text, [batch, from]);
+        const { records, until } = rows[0];
+        return { records, until };
+      };
+    });
+
+    /** When the record of a key expires, in microseconds. */
+    const expiryOf = async (key: string): Promise<unknown> => {
+      const [row] = await store.database.query(
+        'SELECT (extract(epoch FROM expires_at) * 1000000)::bigint::text AS micros FROM idempotency_records WHERE key = $1',
+        [key],
+      );
+      return row!['micros'];
+    };
 
     it('deletes what has expired, in batches, and passes over what somebody holds', async () => {
       await store.insertNeighbours({ status: 'completed', expires: '-1 second' });
       await store.insert({ status: 'completed' });
       await other.query('BEGIN');
       await other.query(`SELECT FROM idempotency_records WHERE client = 'another' FOR UPDATE`);
-      expect([await purge(1), await purge(9), await purge(9)]).toEqual([1, 1, 0]);
+      const records = async (batch: number): Promise<number> => Number((await purge(batch)).records);
+      expect([await records(1), await records(9), await records(9)]).toEqual([1, 1, 0]);
       await other.query('ROLLBACK');
-      expect(await purge(9)).toBe(1);
+      expect(await records(9)).toBe(1);
       expect(await store.ownRow()).toBeDefined();
+    });
+
+    it('tells the last expiry of the batch, from which the next one goes on', async () => {
+      for (const [key, expires] of [
+        ['3', '-1 second'],
+        ['1', '-3 seconds'],
+        ['2', '-2 seconds'],
+      ]) {
+        await store.insert({ key, expires, status: 'completed' });
+      }
+      const until = await expiryOf('2');
+      expect(await purge(2)).toEqual({ records: '2', until });
+      await store.insert({ key: '0', expires: '-1 hour', status: 'completed' });
+      expect(await purge(9, until as string)).toMatchObject({ records: '1' });
+      expect(await purge(9)).toMatchObject({ records: '1' });
+      expect(await purge(9)).toEqual({ records: '0', until: null });
+    });
+
+    it('takes in what expired at the very moment at which the batch before ended', async () => {
+      await store.insert({ expires: '-1 second', status: 'completed' });
+      const until = await expiryOf('k');
+      expect(await purge(1)).toEqual({ records: '1', until });
+      await store.database.query(
+        `INSERT INTO idempotency_records (client, endpoint, key, fingerprint, status, mode, format_version, expires_at)
+         VALUES ('c', 'e', 'same', 'x', 'completed', 'lease', 1,
+                 timestamptz '1970-01-01 00:00:00+00' + $1::bigint * interval '1 microsecond')`,
+        [until],
+      );
+      expect(await purge(9, until as string)).toEqual({ records: '1', until });
+    });
+
+    it('deletes no record that differs in one part of its identity', async () => {
+      await store.insertNeighbours({ status: 'completed' });
+      const before = await store.neighbours();
+      await store.insert({ status: 'completed', expires: '-1 second' });
+      expect(await purge(9)).toMatchObject({ records: '1' });
+      expect(await store.neighbours()).toEqual(before);
+    });
+
+    it('does not wait for the disk, in its transaction alone', async () => {
+      const setting = async (): Promise<unknown> => (await one.query('SHOW synchronous_commit')).rows[0];
+      const before = await setting();
+      await begin();
+      await purge(1);
+      expect(await setting()).toEqual({ synchronous_commit: 'off' });
+      await one.query('COMMIT');
+      expect(await setting()).toEqual(before);
     });
   });
 

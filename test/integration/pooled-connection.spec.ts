@@ -1,7 +1,10 @@
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { DataSource } from 'typeorm';
-import { AcquireTimeoutError, PooledConnection } from '../../lib/store/connection.js';
+import { PooledConnection } from '../../lib/store/connection.js';
+import { AcquireTimeoutError } from '../../lib/store/problems.js';
+import { BEGIN_LOOK } from '../../lib/store/sql.js';
 import { deferred, eventually } from '../helpers/conditions.js';
+import { poolOf } from '../helpers/connections.js';
 import { createEmptyDatabase, type TestDatabase } from '../helpers/database.js';
 import { startDatabaseProxy } from '../helpers/tcp-proxy.js';
 
@@ -30,8 +33,8 @@ describe('a connection of the pool', () => {
   };
 
   it('that is discarded in the middle of a statement ends it on the server', async () => {
-    const connection = await PooledConnection.acquire(dataSource, 1000);
-    const sleeping = connection.query('SELECT pg_sleep(1000)');
+    const connection = await PooledConnection.acquire(poolOf(dataSource), 1000);
+    const sleeping = connection.sendAll([{ text: 'SELECT pg_sleep(1000)' }]);
     const ended = expect(sleeping).rejects.toThrow();
     await eventually(async () => (await sleepers()) === 1);
     connection.release(true);
@@ -40,11 +43,11 @@ describe('a connection of the pool', () => {
   });
 
   it('that comes too late goes back to the pool', async () => {
-    const connection = await PooledConnection.acquire(dataSource, 1000);
-    await expect(PooledConnection.acquire(dataSource, 1)).rejects.toThrow(AcquireTimeoutError);
+    const connection = await PooledConnection.acquire(poolOf(dataSource), 1000);
+    await expect(PooledConnection.acquire(poolOf(dataSource), 1)).rejects.toThrow(AcquireTimeoutError);
     connection.release();
     // The one that nobody waits for any more is handed out first, and given back.
-    (await PooledConnection.acquire(dataSource, 1000)).release();
+    (await PooledConnection.acquire(poolOf(dataSource), 1000)).release();
     expect(await dataSource.query('SELECT 1 AS one')).toEqual([{ one: 1 }]);
   });
 
@@ -53,13 +56,13 @@ describe('a connection of the pool', () => {
     const ended = await new DataSource({ type: 'postgres', url: database.url }).initialize();
     await ended.destroy();
     const before = timers();
-    await expect(PooledConnection.acquire(ended, 60_000)).rejects.toThrow();
+    await expect(PooledConnection.acquire(poolOf(ended), 60_000)).rejects.toThrow();
     expect(timers()).toBe(before);
   });
 
   it('is given back once', async () => {
-    const connection = await PooledConnection.acquire(dataSource, 1000);
-    await connection.query('BEGIN');
+    const connection = await PooledConnection.acquire(poolOf(dataSource), 1000);
+    await connection.sendAll([{ text: 'BEGIN' }]);
     await connection.rollBackAndRelease();
     connection.release();
     connection.release(true);
@@ -70,14 +73,14 @@ describe('a connection of the pool', () => {
     const proxy = await startDatabaseProxy(database.url);
     const url = proxy.url(database.url);
     const proxied = await new DataSource({ type: 'postgres', url, poolSize: 2 }).initialize();
-    const other = await PooledConnection.acquire(proxied, 10_000);
+    const other = await PooledConnection.acquire(poolOf(proxied), 10_000);
     const [held, go] = [deferred(), deferred()];
     proxy.onServerData(async (chunk): Promise<undefined> => {
       if (!chunk.includes(READY)) return;
       held.resolve();
       await go.promise;
     });
-    const acquiring = PooledConnection.acquire(proxied, 10_000);
+    const acquiring = PooledConnection.acquire(poolOf(proxied), 10_000);
     await held.promise;
     await database.query(
       "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle' AND query = ''",
@@ -97,7 +100,7 @@ describe('a connection of the pool', () => {
     const proxy = await startDatabaseProxy(database.url);
     const url = proxy.url(database.url);
     const proxied = await new DataSource({ type: 'postgres', url, poolSize: 1 }).initialize();
-    const connection = await PooledConnection.acquire(proxied, 10_000);
+    const connection = await PooledConnection.acquire(poolOf(proxied), 10_000);
     const [asked, go] = [deferred(), deferred()];
     const known = proxy.connections();
     proxy.onClientData((_, from) => (known.includes(from) ? undefined : new Promise(() => undefined)));
@@ -105,7 +108,7 @@ describe('a connection of the pool', () => {
       asked.resolve();
       await go.promise;
     });
-    const answer = connection.query('SELECT 1 AS one').then(
+    const answer = connection.sendAll([{ text: 'SELECT 1 AS one' }]).then(
       () => 'answered',
       () => 'given up',
     );
@@ -113,8 +116,78 @@ describe('a connection of the pool', () => {
     connection.release(true);
     go.resolve();
     expect(await answer).toBe('given up');
-    await expect(connection.query('SELECT 2')).rejects.toThrow('given back');
+    await expect(connection.sendAll([{ text: 'SELECT 2' }])).rejects.toThrow('given back');
     await proxy.close();
     await proxied.destroy();
+  });
+
+  describe('whose statement', () => {
+    /** A table on which something may be refused. */
+    beforeAll(() => database.query('CREATE TABLE notes (text text UNIQUE)'));
+
+    afterEach(() => database.query('TRUNCATE notes'));
+
+    const notes = (): Promise<unknown[]> => database.query('SELECT text FROM notes');
+    const note = { text: 'INSERT INTO notes VALUES ($1)', values: ['a'] };
+
+    it('goes alone is in a transaction of its own, whatever the session has for its default', async () => {
+      const connection = await PooledConnection.acquire(poolOf(dataSource), 1000);
+      await connection.sendAll([
+        { text: `SET default_transaction_isolation = 'serializable'` },
+        { text: 'SET default_transaction_read_only = on' },
+      ]);
+      const asked = { text: `SELECT current_setting('transaction_isolation') AS level` };
+      expect((await connection.sendAlone(asked)).rows).toEqual([{ level: 'read committed' }]);
+      expect((await connection.sendAlone(asked, BEGIN_LOOK)).rows).toEqual([{ level: 'read committed' }]);
+      await connection.sendAlone(note);
+      expect(await notes()).toEqual([{ text: 'a' }]);
+      await expect(connection.sendAlone(note, BEGIN_LOOK)).rejects.toMatchObject({ code: '25006' });
+      await connection.rollBack();
+      connection.release(true);
+    });
+
+    it('fails says so, and what was to follow did not happen', async () => {
+      const connection = await PooledConnection.acquire(poolOf(dataSource), 1000);
+      await connection.sendAlone(note);
+      await expect(connection.sendAlone(note)).rejects.toMatchObject({ code: '23505' });
+      const piece = [{ text: 'BEGIN' }, { text: 'DELETE FROM notes' }, note, note, { text: 'COMMIT' }];
+      const { results, error } = await connection.send([{ text: 'ROLLBACK' }, ...piece]);
+      expect([results.length, error]).toEqual([4, expect.objectContaining({ code: '23505' })]);
+      await expect(connection.sendAll([{ text: 'ROLLBACK' }, { text: 'x' }])).rejects.toMatchObject({
+        code: '42601',
+      });
+      await connection.rollBackAndRelease();
+      expect(await notes()).toEqual([{ text: 'a' }]);
+    });
+  });
+
+  it('that says what it cannot write is asked whether it is a standby, and kept where it is none', async () => {
+    const connection = await PooledConnection.acquire(poolOf(dataSource), 1000);
+    const readOnly = [{ text: 'BEGIN READ ONLY' }, { text: 'CREATE TABLE never ()' }];
+    const { error } = await connection.send(readOnly);
+    expect(error).toMatchObject({ code: '25006' });
+    expect(await connection.rollBack()).toBe(true);
+    expect(connection.reasonOf(error)).toBe(error);
+    connection.release();
+  });
+
+  it.each([
+    ['what it cannot write', 'CREATE TABLE never ()'],
+    ['what it does not support', `DO $$ BEGIN RAISE SQLSTATE '0A000'; END $$`],
+  ])('that turns out to be a standby is closed, and says so: by %s', async (_what, statement) => {
+    // Such as a server is that was demoted while the session lived on: it says so when it is asked.
+    await database.query(`
+      CREATE SCHEMA IF NOT EXISTS demoted;
+      CREATE OR REPLACE FUNCTION demoted.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true'`);
+    const pool = poolOf(dataSource);
+    const connection = await PooledConnection.acquire(pool, 1000);
+    await connection.sendAll([{ text: 'SET search_path = demoted, pg_catalog' }]);
+    const { error } = await connection.send([{ text: 'BEGIN READ ONLY' }, { text: statement }]);
+    expect(connection.reasonOf(error)).toBe(error);
+    await connection.rollBackAndRelease();
+    expect(connection.reasonOf(error)).toMatchObject({
+      ...{ message: expect.stringContaining('standby'), cause: error },
+    });
+    await eventually(() => pool.totalCount === 0);
   });
 });

@@ -15,7 +15,7 @@ ALTER TABLE idempotency_records ADD COLUMN expires_at timestamp with time zone N
 ALTER TABLE idempotency_records ADD COLUMN owner_token uuid;
 ALTER TABLE idempotency_records ADD COLUMN attempt integer DEFAULT 1 NOT NULL;
 ALTER TABLE idempotency_records ADD COLUMN locked_until timestamp with time zone;
-ALTER TABLE idempotency_records ADD CONSTRAINT idempotency_records_identity PRIMARY KEY (client, endpoint, key);
+ALTER TABLE idempotency_records ADD CONSTRAINT idempotency_records_identity PRIMARY KEY (key, client, endpoint);
 ALTER TABLE idempotency_records ADD CONSTRAINT idempotency_records_status_check CHECK ((status = ANY (ARRAY['processing'::text, 'completed'::text, 'failed'::text])));
 CREATE INDEX idempotency_records_expires_idx ON public.idempotency_records USING btree (expires_at);
 COMMENT ON TABLE idempotency_records IS 'Idempotency records, written by nestjs-pg-idempotency.';

@@ -3,7 +3,9 @@ import { statementsFor } from '../../lib/store/sql.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 
 const FINGERPRINT = Buffer.from('the same request');
-const { takeOver } = statementsFor('idempotency_records', undefined, 180_000);
+const { takeOver } = statementsFor({
+  ...{ schema: 'public', name: 'idempotency_records', isPartitioned: false, serverVersion: 180_000 },
+});
 
 describe('a takeover', () => {
   let database: TestDatabase;

@@ -1,12 +1,27 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Client, QueryResult } from 'pg';
-import { FINGERPRINT, IDENTITY, LOCK, sqlStateOf, TestStore } from '../helpers/store.js';
+import { RESUME_ROLE, statementsFor, TAKE_ROLE, type Statements } from '../../lib/store/sql.js';
+import {
+  FINGERPRINT,
+  IDENTITY,
+  limitsOf,
+  LOCK,
+  OWNER,
+  sqlStateOf,
+  TestStore,
+  type Row,
+} from '../helpers/store.js';
 
 const UNIQUE_VIOLATION = '23505';
-const INVALID_TEXT = '22P02';
+const NOT_THE_TRANSACTION = '22P02';
+const NOTHING_WRITTEN = '22012';
 const HOUR = 3_600_000;
-const CLAIMED_AT = new Date('2026-01-21T10:30:00.123Z');
 const HEADERS = JSON.stringify([['x-made', '1']]);
+const TEXT_OF = { fingerprint: FINGERPRINT.toString('hex'), body: Buffer.from('made').toString('hex') };
+
+/** A row whose time and columns a record must replace, all of them. */
+const EXPIRED: Partial<Row> = { status: 'completed', expires: '-1 second', attempt: 7, locked: '1 hour' };
+const LAPSED: Partial<Row> = { locked: '-1 second' };
 
 /** What each condition, lock and clock of the statements is there for: without any one of them, one of these fails. */
 describe('the statements of a transaction that holds an identity', () => {
@@ -23,52 +38,59 @@ describe('the statements of a transaction that holds an identity', () => {
 
   afterAll(() => store.close());
 
-  const lock = async (client: Client = one): Promise<{ free: boolean; began: string }> => {
-    const { rows } = await client.query(store.statements.lock, [LOCK, '1234']);
+  const lock = async (
+    client: Client = one,
+    statements: Statements = store.statements,
+  ): Promise<{ free: boolean; began: string; pid: number; role: string }> => {
+    const { rows } = await client.query(statements.lock, [LOCK, '1234']);
     return rows[0];
   };
 
-  const existing = async (client: Client = one): Promise<Record<string, unknown> | undefined> => {
-    const { rows } = await client.query(store.statements.existing, [...IDENTITY]);
+  const look = async (client: Client = one): Promise<Record<string, unknown> | undefined> => {
+    const { rows } = await client.query(store.statements.look, [...IDENTITY]);
     return rows[0];
   };
 
   /** Takes the lock and leaves a record, in one transaction unless something is done in between. */
-  const record = async (meanwhile?: string): Promise<QueryResult> => {
+  const record = async (
+    how: 'record' | 'recordOverExpired' | 'recordOverLapsed' = 'record',
+    { meanwhile, attempt = 2 }: { meanwhile?: string; attempt?: number } = {},
+  ): Promise<QueryResult> => {
     await begin();
     const { began } = await lock();
     if (meanwhile) await one.query(meanwhile);
-    const claimed = [FINGERPRINT, 'failed', 'transaction', 3, CLAIMED_AT];
-    const values = [...IDENTITY, ...claimed, 402, HEADERS, 'made', HOUR, began];
-    return one.query(store.statements.record, values);
-  };
-
-  const settings = async (): Promise<Record<string, unknown>> => {
-    const names = ['statement_timeout', 'idle_in_transaction_session_timeout', 'lock_timeout'];
-    if ((await store.serverVersion()) >= 170_000) names.push('transaction_timeout');
-    const found = await one.query('SELECT name, setting FROM pg_settings WHERE name = ANY ($1)', [names]);
-    return Object.fromEntries(found.rows.map(({ name, setting }) => [name, setting]));
+    const values = [...IDENTITY, 'another request', 'failed', 'transaction', 3, 402, HEADERS, 'another', HOUR, began];
+    if (how === 'recordOverLapsed') values.push(attempt);
+    return one.query(store.statements[how], values);
   };
 
   /** Begins a transaction whose now() is in the past from here on. */
-  const begin = async (): Promise<void> => {
-    await one.query('BEGIN');
+  const begin = async (isolation = 'READ COMMITTED'): Promise<void> => {
+    await one.query(`BEGIN ISOLATION LEVEL ${isolation}`);
     await one.query('CREATE TEMPORARY TABLE began ON COMMIT DROP AS SELECT now() AS at');
   };
 
-  /** As it travels with BEGIN where a connection sends nothing at once. */
-  const lockNow = async (): Promise<{ free: boolean }> => {
-    const { rows } = await one.query(store.statements.lockNow(LOCK, 1234));
+  /** The row of the identity as this transaction sees it, with some facts. */
+  const ownRow = async (facts: string): Promise<unknown> => {
+    const { rows } = await one.query(
+      `SELECT r.*, ${facts} FROM idempotency_records r, began WHERE (client, endpoint, key) = ('c', 'e', 'k')`,
+    );
     return rows[0];
   };
 
-  describe.each([
-    ['lock', () => lock()],
-    ['lock in one text', lockNow],
-  ])('%s', (_how, take) => {
+  const TIMES = `completed_at > at AS "completedNow", expires_at > at + interval '1 hour' AS "expiresFromNow",
+    expires_at <= clock_timestamp() + interval '1 hour' AS "expiresInTime", created_at = at AS "createdAtBegin"`;
+  const RECORDED = {
+    ...{ client: 'c', endpoint: 'e', key: 'k', fingerprint: Buffer.from('another request'), status: 'failed' },
+    ...{ mode: 'transaction', format_version: 3, owner_token: null, locked_until: null },
+    ...{ response_status: 402, response_headers: [['x-made', '1']], response_body: Buffer.from('another') },
+    ...{ completedNow: true, expiresFromNow: true, expiresInTime: true },
+  };
+
+  describe('lock', () => {
     it('is held alone, and until the transaction ends', async () => {
       await begin();
-      expect((await take()).free).toBe(true);
+      expect((await lock()).free).toBe(true);
       expect(await store.isLockFree('shared')).toBe(false);
       await one.query('COMMIT');
       expect(await store.isLockFree()).toBe(true);
@@ -80,43 +102,110 @@ describe('the statements of a transaction that holds an identity', () => {
         await other.query('BEGIN');
         await other.query(`SELECT ${lockFunction}($1::bigint)`, [LOCK]);
         await begin();
-        expect((await take()).free).toBe(false);
+        expect((await lock()).free).toBe(false);
       },
     );
 
-    it('bounds the transaction by its maximum duration, and no other', async () => {
-      const before = await settings();
+    it('tells when the transaction began, which process answers, and under which role', async () => {
       await begin();
-      await take();
-      const bounded = Object.fromEntries(Object.keys(before).map((name) => [name, '1234']));
-      expect(await settings()).toEqual({ ...bounded, lock_timeout: before.lock_timeout });
-      await one.query('COMMIT');
-      expect(await settings()).toEqual(before);
+      const { rows } = await one.query(
+        'SELECT (extract(epoch FROM at) * 1000000)::bigint AS began, pg_backend_pid() AS pid FROM began',
+      );
+      expect(await lock()).toMatchObject({ ...rows[0], role: 'none' });
+      await one.query('SET LOCAL ROLE pg_monitor');
+      expect(await lock()).toMatchObject({ ...rows[0], role: 'pg_monitor' });
     });
   });
 
-  it('the lock tells the time by the clock', async () => {
-    await begin();
-    const { rows } = await one.query(
-      `SELECT locked_at > at AS later FROM (${store.statements.lockNow(LOCK, 1234)}) AS taken, began`,
-    );
-    expect(rows).toEqual([{ later: true }]);
+  // A server of this release knows the settings of those before.
+  describe.each([
+    ['before PostgreSQL 17', 160_000],
+    ['from this release on', undefined],
+  ])('the limits of a transaction, %s', (_when, version) => {
+    let names: string[];
+    let statements: Statements;
+
+    beforeAll(async () => {
+      const serverVersion = version ?? (await store.serverVersion());
+      const target = { schema: 'public', name: 'idempotency_records', isPartitioned: false, serverVersion };
+      statements = statementsFor(target);
+      names =
+        serverVersion >= 170_000
+          ? ['transaction_timeout']
+          : ['statement_timeout', 'idle_in_transaction_session_timeout'];
+    });
+
+    const setAll = async (setting: string): Promise<void> => {
+      for (const name of names) await one.query(`SET ${name} = '${setting}'`);
+    };
+
+    const bounded = (milliseconds: string): Record<string, string> =>
+      Object.fromEntries(names.map((name) => [name, milliseconds]));
+
+    afterEach(async () => {
+      await one.query('ROLLBACK');
+      await setAll('0');
+      await one.query(`SET statement_timeout = '4s'`);
+    });
+
+    it('are its maximum duration, and those of no other', async () => {
+      await setAll('0');
+      const before = await limitsOf(one);
+      await begin();
+      await lock(one, statements);
+      expect(await limitsOf(one)).toEqual({ ...before, ...bounded('1234') });
+      await one.query('COMMIT');
+      expect(await limitsOf(one)).toEqual(before);
+    });
+
+    it.each([
+      ['1233ms', '1233'],
+      ['1s', '1000'],
+      ['1235ms', '1234'],
+      ['2s', '1234'],
+      ['2min', '1234'],
+      ['5d', '1234'],
+    ])('are %s of the application’s where that is lower', async (own, expected) => {
+      await setAll(own);
+      await begin();
+      await lock(one, statements);
+      expect(await limitsOf(one)).toMatchObject(bounded(expected));
+    });
+
+    it('of a fence are the same', async () => {
+      await setAll('2s');
+      const before = await limitsOf(one);
+      await begin();
+      await one.query(statements.fenceLock, [LOCK, '1234']);
+      expect(await limitsOf(one)).toEqual({ ...before, ...bounded('1234') });
+      await one.query('COMMIT');
+      expect(await limitsOf(one)).toEqual(before);
+    });
   });
 
-  it('a lock in one text holds numbers alone', () => {
-    expect(() => store.statements.lockNow("1'); DROP TABLE idempotency_records; --", 1)).toThrow(SyntaxError);
-  });
-
-  describe('existing', () => {
+  describe('look', () => {
     it('is of this identity alone', async () => {
       await store.insertNeighbours();
-      expect(await existing()).toBeUndefined();
+      expect(await look()).toBeUndefined();
       await store.insert({ status: 'completed' });
-      expect(await existing()).toMatchObject({
-        ...{ fingerprint: FINGERPRINT, status: 'completed', mode: 'lease', format_version: 1, attempt: 2 },
-        ...{ response_status: 201, response_headers: [['x', '1']], response_body: Buffer.from('made') },
+      expect(await look()).toMatchObject({
+        ...{ fingerprint: TEXT_OF.fingerprint, status: 'completed', mode: 'lease', format_version: 1, attempt: 2 },
+        ...{ response_status: 201, response_headers: '[["x","1"]]', response_body: TEXT_OF.body },
         ...{ live: true },
       });
+    });
+
+    it('reads times and bytes whatever the session has set', async () => {
+      await store.insert({ status: 'completed' });
+      const before = await look();
+      await begin();
+      await one.query(
+        `SET LOCAL DateStyle = 'SQL, DMY'; SET LOCAL TimeZone = 'Asia/Kolkata'; SET LOCAL bytea_output = 'escape';
+         SET LOCAL extra_float_digits = 0; SET LOCAL IntervalStyle = 'sql_standard'`,
+      );
+      expect(await look()).toEqual({ ...before, remaining: expect.any(String) });
+      const micros = '(extract(epoch FROM created_at) * 1000000)::bigint::text AS micros';
+      expect(before!['created_at']).toBe((await store.ownRow(micros))!['micros']);
     });
 
     it('tells by the clock what has expired, and what is left of a lease', async () => {
@@ -126,10 +215,10 @@ describe('the statements of a transaction that holds an identity', () => {
            (client, endpoint, key, fingerprint, status, mode, format_version, expires_at, locked_until)
          VALUES ('c', 'e', 'k', 'x', 'processing', 'lease', 1, clock_timestamp(), clock_timestamp() - interval '1 minute')`,
       );
-      const { remaining, live } = (await existing()) as { remaining: number; live: boolean };
+      const { remaining, live } = (await look()) as { remaining: string; live: boolean };
       expect(live).toBe(false);
-      expect(remaining).toBeLessThanOrEqual(-60_000);
-      expect(remaining).toBeGreaterThan(-120_000);
+      expect(Number(remaining)).toBeLessThanOrEqual(-60_000);
+      expect(Number(remaining)).toBeGreaterThan(-120_000);
     });
 
     it('sees what was committed before the lock was given up', async () => {
@@ -140,20 +229,20 @@ describe('the statements of a transaction that holds an identity', () => {
       await store.insert({ status: 'completed' });
       await other.query('COMMIT');
       expect((await lock()).free).toBe(true);
-      expect(await existing()).toMatchObject({ status: 'completed' });
+      expect(await look()).toMatchObject({ status: 'completed' });
     });
 
     it('waits for nobody who is writing or deleting the row', async () => {
       await store.insert({ status: 'completed' });
       await other.query('BEGIN');
       await other.query('DELETE FROM idempotency_records');
-      expect(await existing()).toMatchObject({ status: 'completed' });
+      expect(await look()).toMatchObject({ status: 'completed' });
     });
 
     it('locks nothing', async () => {
       await store.insert({ status: 'completed' });
       await begin();
-      await existing();
+      await look();
       const deleted = await other.query('DELETE FROM idempotency_records');
       expect(deleted.rowCount).toBe(1);
     });
@@ -162,24 +251,7 @@ describe('the statements of a transaction that holds an identity', () => {
   describe('record', () => {
     it('is complete, and expires from now', async () => {
       await record();
-      const { rows } = await one.query(
-        `SELECT r.*, completed_at > at AS "completedNow", expires_at > at + interval '1 hour' AS "expiresFromNow",
-                expires_at <= clock_timestamp() + interval '1 hour' AS "expiresInTime"
-           FROM idempotency_records r, began`,
-      );
-      expect(rows).toEqual([
-        expect.objectContaining({
-          ...{ client: 'c', endpoint: 'e', key: 'k', fingerprint: FINGERPRINT, status: 'failed' },
-          ...{ mode: 'transaction', format_version: 3, attempt: 1, owner_token: null, locked_until: null },
-          ...{ created_at: CLAIMED_AT, response_status: 402, response_headers: [['x-made', '1']] },
-          ...{
-            response_body: Buffer.from('made'),
-            completedNow: true,
-            expiresFromNow: true,
-            expiresInTime: true,
-          },
-        }),
-      ]);
+      expect(await ownRow(TIMES)).toMatchObject({ ...RECORDED, attempt: 1, createdAtBegin: true });
     });
 
     it.each(['processing', 'completed'])('is refused where there is one that is %s', async (status) => {
@@ -188,36 +260,167 @@ describe('the statements of a transaction that holds an identity', () => {
       expect(await sqlStateOf(record())).toBe(UNIQUE_VIOLATION);
       expect(await store.ownRow()).toEqual(before);
     });
-
-    it.each(['COMMIT', 'ROLLBACK', 'COMMIT; BEGIN'])(
-      'is of no other transaction than that which has the lock: %s',
-      async (meanwhile) => {
-        expect(await sqlStateOf(record(meanwhile))).toBe(INVALID_TEXT);
-        await one.query('ROLLBACK');
-        expect(await store.ownRow()).toBeUndefined();
-      },
-    );
   });
 
-  describe('look', () => {
+  describe('record over an expired one', () => {
+    it.each(['completed', 'processing'])('replaces all of it, whatever its status: %s', async (status) => {
+      await store.insert({ ...EXPIRED, status });
+      await record('recordOverExpired');
+      expect(await ownRow(TIMES)).toMatchObject({ ...RECORDED, attempt: 1, createdAtBegin: true });
+    });
+
+    it('is written where the purge was faster', async () => {
+      await record('recordOverExpired');
+      expect(await ownRow(TIMES)).toMatchObject({ ...RECORDED, attempt: 1, createdAtBegin: true });
+    });
+
+    it('goes by the clock, not by when its transaction began', async () => {
+      await begin();
+      const { began } = await lock();
+      await store.insert({ ...EXPIRED, expires: '0' });
+      const values = [...IDENTITY, 'x', 'failed', 'transaction', 3, 402, HEADERS, 'x', HOUR, began];
+      expect((await one.query(store.statements.recordOverExpired, values)).rowCount).toBe(1);
+    });
+
+    it.each(['processing', 'completed'])('fails where there is one that is alive, and %s', async (status) => {
+      await store.insert({ status });
+      const before = await store.ownRow();
+      expect(await sqlStateOf(record('recordOverExpired'))).toBe(NOTHING_WRITTEN);
+      await one.query('ROLLBACK');
+      expect(await store.ownRow()).toEqual(before);
+    });
+
+    it('leaves every other identity alone', async () => {
+      await store.insertNeighbours(EXPIRED);
+      const before = await store.neighbours();
+      await record('recordOverExpired');
+      await one.query('COMMIT');
+      expect(await store.neighbours()).toEqual(before);
+      expect(await store.ownRow()).toMatchObject({ status: 'failed' });
+    });
+  });
+
+  describe('record over a lapsed attempt', () => {
+    it('is of the next attempt, and of the same age', async () => {
+      await store.insert(LAPSED);
+      const created = (await store.ownRow())!['created_at'];
+      await record('recordOverLapsed');
+      expect(await ownRow(TIMES)).toMatchObject({ ...RECORDED, attempt: 3, created_at: created });
+    });
+
+    it('goes by the clock, not by when its transaction began', async () => {
+      await begin();
+      const { began } = await lock();
+      await store.insert({ locked: '0' });
+      const values = [...IDENTITY, 'x', 'failed', 'transaction', 3, 402, HEADERS, 'x', HOUR, began, 2];
+      expect((await one.query(store.statements.recordOverLapsed, values)).rowCount).toBe(1);
+    });
+
+    it.each<[string, Partial<Row> | undefined, number]>([
+      ['that holds its lease by now', {}, 2],
+      ['that has ended by now', { status: 'completed', locked: '-1 second' }, 2],
+      ['that is another by now', LAPSED, 1],
+      ['that was purged', undefined, 2],
+    ])('fails for one %s', async (_what, columns, attempt) => {
+      if (columns) await store.insert(columns);
+      const before = await store.ownRow();
+      expect(await sqlStateOf(record('recordOverLapsed', { attempt }))).toBe(NOTHING_WRITTEN);
+      await one.query('ROLLBACK');
+      expect(await store.ownRow()).toEqual(before);
+    });
+
+    it('leaves every other identity alone', async () => {
+      await store.insertNeighbours(LAPSED);
+      const before = await store.neighbours();
+      expect(await sqlStateOf(record('recordOverLapsed'))).toBe(NOTHING_WRITTEN);
+      await one.query('ROLLBACK');
+      await store.insert(LAPSED);
+      await record('recordOverLapsed');
+      await one.query('COMMIT');
+      expect(await store.neighbours()).toEqual(before);
+      expect(await store.ownRow()).toMatchObject({ attempt: 3, owner_token: null });
+    });
+  });
+
+  describe.each([
+    ['record', undefined],
+    ['recordOverExpired', EXPIRED],
+    ['recordOverLapsed', LAPSED],
+  ] as const)('%s', (how, there) => {
+    it.each(['COMMIT', 'ROLLBACK', 'COMMIT; BEGIN', 'ROLLBACK AND CHAIN'])(
+      'is of no other transaction than that which has the lock: %s',
+      async (meanwhile) => {
+        if (there) await store.insert(there);
+        const before = await store.ownRow();
+        await one.query('SELECT pg_sleep(0.002)');
+        expect(await sqlStateOf(record(how, { meanwhile }))).toBe(NOT_THE_TRANSACTION);
+        await one.query('ROLLBACK');
+        expect(await store.ownRow()).toEqual(before);
+      },
+    );
+
+    it('does not commit in the same piece where it was refused', async () => {
+      if (there) await store.insert(there);
+      const before = await store.ownRow();
+      await expect(record(how, { meanwhile: 'COMMIT; BEGIN' })).rejects.toThrow(
+        /the handler has ended its transaction by itself/,
+      );
+      expect((await one.query('COMMIT')).command).toBe('ROLLBACK');
+      expect(await store.ownRow()).toEqual(before);
+    });
+  });
+
+  describe('the role of the claim', () => {
+    const role = async (): Promise<unknown> =>
+      (await one.query('SELECT current_user AS "user", current_setting($1) AS role', ['role'])).rows[0];
+
+    it('is taken for the record, and the handler’s resumed until the transaction ends', async () => {
+      const own = await role();
+      await begin();
+      await one.query('SET LOCAL ROLE pg_monitor');
+      const handlers = await role();
+      await one.query(TAKE_ROLE, ['none']);
+      expect(await role()).toEqual(own);
+      await one.query(RESUME_ROLE);
+      expect(await role()).toEqual(handlers);
+      expect(handlers).toEqual({ user: 'pg_monitor', role: 'pg_monitor' });
+      await one.query('COMMIT');
+      expect(await role()).toEqual(own);
+    });
+
+    it('may be another than the session’s', async () => {
+      const own = await role();
+      await begin();
+      await one.query(TAKE_ROLE, ['pg_monitor']);
+      expect(await role()).toMatchObject({ user: 'pg_monitor' });
+      await one.query(RESUME_ROLE);
+      expect(await role()).toEqual(own);
+    });
+  });
+
+  describe('look for all', () => {
     /** As it is asked about the identity: an array of clients, one of endpoints and one of keys. */
     const ONE = IDENTITY.map((part) => [part]);
 
-    const look = async (): Promise<unknown> => {
-      const { rows } = await one.query(store.statements.look, ONE);
+    const lookForAll = async (): Promise<unknown> => {
+      const { rows } = await one.query(store.statements.lookForAll, ONE);
       return rows[0];
     };
 
     it('finds what is completed, of this identity', async () => {
       await store.insertNeighbours({ status: 'completed' });
-      expect(await look()).toBeUndefined();
+      expect(await lookForAll()).toBeUndefined();
       await store.insert({ status: 'completed' });
-      expect(await look()).toMatchObject({ status: 'completed', response_status: 201 });
+      expect(await lookForAll()).toEqual({
+        ...{ place: '1', fingerprint: TEXT_OF.fingerprint, status: 'completed', mode: 'lease', format_version: 1 },
+        ...{ response_status: 201, response_headers: '[["x","1"]]', response_body: TEXT_OF.body },
+        created_at: expect.stringMatching(/^\d{16}$/),
+      });
     });
 
     it('leaves what still runs to the claim', async () => {
       await store.insert();
-      expect(await look()).toBeUndefined();
+      expect(await lookForAll()).toBeUndefined();
     });
 
     it('tells by the clock what has expired', async () => {
@@ -226,13 +429,13 @@ describe('the statements of a transaction that holds an identity', () => {
         `INSERT INTO idempotency_records (client, endpoint, key, fingerprint, status, mode, format_version, expires_at)
          VALUES ('c', 'e', 'k', 'x', 'completed', 'transaction', 1, clock_timestamp())`,
       );
-      expect(await look()).toBeUndefined();
+      expect(await lookForAll()).toBeUndefined();
     });
 
     it('tells by its place whose each one is', async () => {
       await store.insertNeighbours({ status: 'completed' });
       await store.insert({ status: 'failed' });
-      const { rows } = await one.query(store.statements.look, [
+      const { rows } = await one.query(store.statements.lookForAll, [
         ['c', 'another', 'nobody', 'c', 'c'],
         ['e', 'e', 'e', 'e', 'another'],
         ['another', 'k', 'k', 'k', 'k'],
@@ -259,7 +462,7 @@ describe('the statements of a transaction that holds an identity', () => {
              FROM generate_series(1, ${count}) AS number`,
         );
         await one.query(`${prepare}; SET plan_cache_mode = ${mode}`);
-        await one.query(`PREPARE look (text[], text[], text[]) AS ${store.statements.look}`);
+        await one.query(`PREPARE look (text[], text[], text[]) AS ${store.statements.lookForAll}`);
         const { rows } = await one.query(`EXPLAIN EXECUTE look ('{c,c}', '{e,e}', '{1,2}')`);
         await one.query('DEALLOCATE look; RESET plan_cache_mode');
         const plan = rows.map((row) => row['QUERY PLAN']).join('\n');
@@ -267,5 +470,13 @@ describe('the statements of a transaction that holds an identity', () => {
         expect(plan).not.toContain('Seq Scan');
       });
     });
+  });
+
+  it('name their table, whatever the search_path and whatever hides it', async () => {
+    await store.insert({ status: 'completed', token: OWNER });
+    await begin();
+    await one.query('SET LOCAL search_path = pg_catalog');
+    await one.query('CREATE TEMPORARY TABLE idempotency_records (LIKE public.idempotency_records) ON COMMIT DROP');
+    expect(await look()).toMatchObject({ status: 'completed' });
   });
 });

@@ -32,7 +32,9 @@ function told(error: IdempotencyError): unknown {
       return error.status satisfies 415;
     case 'IDEMPOTENCY_RESPONSE_NOT_KEPT':
       return error.status satisfies 409;
+    case 'IDEMPOTENCY_STORE_REFUSED':
     case 'IDEMPOTENCY_TRANSACTION_ABORTED':
+    case 'IDEMPOTENCY_TRANSACTION_NOT_YOURS':
     case 'IDEMPOTENCY_COMMIT_REFUSED':
     case 'IDEMPOTENCY_RESPONSE_TOO_LARGE':
     case 'IDEMPOTENCY_RESPONSE_FAILED':

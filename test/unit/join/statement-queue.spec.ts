@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import { describe, expect, it } from '@jest/globals';
-import type { ClientBase } from 'pg';
+import type { Client } from '../../../lib/join/port.js';
 import { StatementQueue } from '../../../lib/join/statement-queue.js';
 import { deferred, type Deferred } from '../../helpers/conditions.js';
 
@@ -20,6 +20,7 @@ class Wire extends EventEmitter {
 }
 
 class FakeCursor {
+  text: string | undefined;
   error: unknown;
   destroyed = false;
 
@@ -40,10 +41,14 @@ const isSubmittable = (value: unknown): boolean => value instanceof FakeCursor;
 const refusal = (): Error => new Error('closed');
 const turn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
 
-function setUp(): { wire: Wire; queue: StatementQueue; client: { query(...args: unknown[]): unknown } } {
+function setUp(onForgotten: () => void = () => undefined): {
+  wire: Wire;
+  queue: StatementQueue;
+  client: { query(...args: unknown[]): unknown };
+} {
   const wire = new Wire();
-  const queue = new StatementQueue(refusal);
-  return { wire, queue, client: queue.guard(wire as unknown as ClientBase) };
+  const queue = new StatementQueue(refusal, onForgotten);
+  return { wire, queue, client: queue.guard(wire as unknown as Client) as never };
 }
 
 describe('StatementQueue', () => {
@@ -125,6 +130,101 @@ describe('StatementQueue', () => {
     await closing;
     expect(cursor.error).toEqual(refusal());
     expect(wire.statements).toEqual(['1']);
+  });
+
+  describe('does not send what ends the transaction', () => {
+    const cursorOf = (text: string): FakeCursor => Object.assign(new FakeCursor(), { text });
+    const streamOf = (text: string): FakeCursor => Object.assign(new FakeCursor(), { cursor: { text } });
+    const NOT_YOURS = expect.objectContaining({ code: 'IDEMPOTENCY_TRANSACTION_NOT_YOURS' });
+
+    it.each<[string, unknown[]]>([
+      ['text', ['COMMIT']],
+      ['text with values', ['ROLLBACK', []]],
+      ['settings', [{ text: 'end', values: [] }]],
+      ['several statements', ['SELECT 1; COMMIT; BEGIN']],
+    ])('as %s', async (_how, args) => {
+      const { wire, client } = setUp();
+      await expect(client.query(...args)).rejects.toEqual(NOT_YOURS);
+      expect(wire.statements).toEqual([]);
+      void client.query('SELECT 1');
+      expect(wire.statements).toEqual(['SELECT 1']);
+    });
+
+    it('with a callback', async () => {
+      const { wire, client } = setUp();
+      const answered = deferred<unknown>();
+      client.query('COMMIT', (error: unknown) => answered.resolve(error));
+      expect(await answered.promise).toEqual(NOT_YOURS);
+      expect(wire.statements).toEqual([]);
+    });
+
+    it.each([cursorOf('COMMIT'), streamOf('COMMIT')])('as %p', (submittable) => {
+      const { wire, client } = setUp();
+      expect(() => client.query(submittable)).toThrow(NOT_YOURS);
+      expect(wire.statements).toEqual([]);
+    });
+
+    it('and sends what it cannot read, and what ends a part of it', async () => {
+      const { wire, client } = setUp();
+      const sent = [{}, undefined, { text: 7 }, 'ROLLBACK TO SAVEPOINT a'];
+      for (const statement of sent) {
+        void client.query(statement);
+        wire.sent.at(-1)!.answer.resolve(undefined);
+        await turn();
+      }
+      expect(wire.statements).toEqual(sent);
+    });
+  });
+
+  it('tells before it sends that a session will forget what it has prepared', async () => {
+    const told: unknown[][] = [];
+    const { wire, client } = setUp(() => told.push(wire.statements));
+    void client.query('SELECT 1');
+    void client.query('DEALLOCATE ALL');
+    wire.sent[0]!.answer.resolve(undefined);
+    await turn();
+    expect(told).toEqual([['SELECT 1']]);
+    expect(wire.statements).toEqual(['SELECT 1', 'DEALLOCATE ALL']);
+    wire.sent[1]!.answer.resolve(undefined);
+    await turn();
+    void client.query('SELECT 2');
+    expect(told).toHaveLength(1);
+  });
+
+  describe('knows what aborted the transaction', () => {
+    const [first, second] = [new Error('first'), new Error('second')];
+
+    it('by the first error, until the transaction works again', async () => {
+      const { wire, queue, client } = setUp();
+      expect(queue.abortedBy).toBeUndefined();
+      for (const error of [first, second]) {
+        const failing = client.query('x') as Promise<unknown>;
+        wire.sent.at(-1)!.answer.reject(error);
+        await expect(failing).rejects.toBe(error);
+        await turn();
+      }
+      expect(queue.abortedBy).toBe(first);
+      const working = client.query('ROLLBACK TO SAVEPOINT a');
+      wire.sent.at(-1)!.answer.resolve(undefined);
+      await working;
+      expect(queue.abortedBy).toBeUndefined();
+    });
+
+    it('by that of a cursor as well', async () => {
+      const { queue, client } = setUp();
+      const [failing, failing2, working] = [new FakeCursor(), new FakeCursor(), new FakeCursor()];
+      client.query(failing);
+      failing.handleError(first);
+      await turn();
+      client.query(failing2);
+      failing2.handleError(second);
+      await turn();
+      expect(queue.abortedBy).toBe(first);
+      client.query(working);
+      working.handleReadyForQuery();
+      await turn();
+      expect(queue.abortedBy).toBeUndefined();
+    });
   });
 
   it('leaves everything else of the client as it is', () => {

@@ -4,6 +4,7 @@ import type { Claim } from '../../../lib/core/store.js';
 import { AfterCommit } from '../../../lib/store/after-commit.js';
 import { LeaseExecution } from '../../../lib/store/lease/execution.js';
 import type { LeaseStatements } from '../../../lib/store/lease/statements.js';
+import type { PostgresStoreOptions } from '../../../lib/store/store-options.js';
 import { failure } from '../../../lib/store/problems.js';
 import { deferred, eventually } from '../../helpers/conditions.js';
 
@@ -16,10 +17,19 @@ const CLAIM: Claim = {
 };
 const LOST = expect.objectContaining({ error: expect.objectContaining({ code: 'IDEMPOTENCY_LEASE_LOST' }) });
 
-type Said = Pick<LeaseStatements, 'extend' | 'complete' | 'lapse' | 'free'>;
+type Said = Pick<LeaseStatements, 'extend' | 'complete' | 'lapse' | 'free' | 'takeBack'>;
+
+/** Nobody asks for a connection here. */
+const OPTIONS = {} as PostgresStoreOptions;
+const OWED = { isOwed: () => true, onReleased: () => undefined };
 
 /** An attempt whose statements the test answers: what a database says at such moments cannot be timed. */
-function execution(duration: number, said: Partial<Said>, afterCommit = new AfterCommit()): LeaseExecution {
+function execution(
+  duration: number,
+  said: Partial<Said>,
+  afterCommit = new AfterCommit(),
+  owed: ConstructorParameters<typeof LeaseExecution>[4] = OWED,
+): LeaseExecution {
   const none = (): never => {
     throw new Error('it is not expected');
   };
@@ -28,10 +38,12 @@ function execution(duration: number, said: Partial<Said>, afterCommit = new Afte
     complete: none,
     lapse: none,
     free: none,
+    takeBack: none,
     ...said,
   } as unknown as LeaseStatements;
   const lease = { duration, since: performance.now() };
-  return new LeaseExecution(CLAIM, { createdAt: new Date(), attempt: 1 }, lease, statements, afterCommit);
+  const claimed = { createdAt: new Date(), attempt: 1 };
+  return new LeaseExecution(CLAIM, claimed, lease, statements, owed, OPTIONS, afterCommit);
 }
 
 describe('LeaseExecution', () => {
@@ -108,16 +120,62 @@ describe('LeaseExecution', () => {
   });
 
   it('says once that its outcome is unknown: a lease that nobody extends says so by itself', async () => {
-    let isWorthwhile: (() => boolean) | undefined;
+    let lapses = 0;
     const given = execution(60_000, {
-      lapse: async (_handlerBegan, worthwhile) => {
-        isWorthwhile = worthwhile;
+      lapse: async () => {
+        lapses += 1;
         throw new Error('the database is gone');
       },
     });
     given.enterHandler();
     await given.giveUp('unsettled');
+    await given.giveUp('unsettled');
+    expect(lapses).toBe(1);
+  });
+
+  it('makes a claim undone whose handler never began, and frees what its handler did nothing with', async () => {
+    const said: string[] = [];
+    const saying = {
+      takeBack: async () => said.push('take back') > 0,
+      free: async () => void said.push('free'),
+    };
+    await execution(60_000, saying).release();
+    await execution(60_000, saying).giveUp('unsettled');
+    const began = execution(60_000, saying);
+    began.enterHandler();
+    await began.release();
+    expect(said).toEqual(['take back', 'take back', 'free']);
+  });
+
+  it('owes a release behind its answer, for as long as the store is open', async () => {
+    const answered = deferred<boolean>();
+    let isWorthwhile: (() => boolean) | undefined;
+    let isOpen = true;
+    let released = 0;
+    const takeBack = (worthwhile: () => boolean): Promise<boolean> => {
+      isWorthwhile = worthwhile;
+      return answered.promise;
+    };
+    const owed = { isOwed: () => isOpen, onReleased: () => void (released += 1) };
+    const away = execution(40, { takeBack, extend: async () => true }, new AfterCommit(), owed);
+    // It waits no longer than the lease holds.
+    await away.release();
+    expect([isWorthwhile!(), released]).toEqual([true, 0]);
+    isOpen = false;
     expect(isWorthwhile!()).toBe(false);
+    answered.resolve(true);
+    await eventually(() => released === 1);
+  });
+
+  it('does not say that it was released when it was not', async () => {
+    let released = 0;
+    const takeBack = async (): Promise<never> => {
+      throw new Error('the database is gone');
+    };
+    const owed = { isOwed: () => true, onReleased: () => void (released += 1) };
+    await execution(60_000, { takeBack }, new AfterCommit(), owed).release();
+    await new Promise(setImmediate);
+    expect(released).toBe(0);
   });
 
   it('explains a failure as one that may have come too late, but for that of the lease', () => {
@@ -137,7 +195,7 @@ describe('LeaseExecution', () => {
     let lapses = 0;
     const completed = execution(60_000, {
       complete: async () => true,
-      lapse: async () => ++lapses > 0,
+      lapse: async () => void (lapses += 1),
     });
     completed.enterHandler();
     const { signal } = completed.execution;

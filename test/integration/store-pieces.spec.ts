@@ -1,43 +1,44 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { Client } from 'pg';
-import { lockNumber } from '../../lib/core/identity.js';
 import type { ClaimMode, Execution } from '../../lib/core/store.js';
-import { loseCommitAnswer } from '../helpers/commit-faults.js';
+import { isClaim, loseCommitAnswer } from '../helpers/commit-faults.js';
 import { eventually } from '../helpers/conditions.js';
-import { attemptOf, codeOf, executionOf, RESPONSE, TestStore, TRANSACTION } from '../helpers/store.js';
+import { attemptOf, codeOf, executionOf, LEASE, RESPONSE, TestStore, TRANSACTION } from '../helpers/store.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
 
 const UNAVAILABLE = 'IDEMPOTENCY_STORE_UNAVAILABLE';
 const UNKNOWN = 'IDEMPOTENCY_OUTCOME_UNKNOWN';
 const CONFLICT = 'IDEMPOTENCY_TRANSACTION_CONFLICT';
+const NOT_YOURS = 'IDEMPOTENCY_TRANSACTION_NOT_YOURS';
+const REFUSED = 'IDEMPOTENCY_STORE_REFUSED';
+/** From here on a string is read otherwise than by default, so that what follows it is not seen to be a statement. */
+const UNSEEN = 'SET LOCAL standard_conforming_strings = off';
+const unseen = (statement: string): string => `SELECT '\\''; ${statement}; --'`;
 
 const MODE = { kind: 'transaction', isolation: undefined, storesErrors: true } as const;
 
 /** A lock that a COMMIT waits for. */
 const GATE = 4711;
 
-const TUNINGS = {
-  pipelined: { pipeline: true },
-  'pipelined and prepared': { pipeline: true, preparedStatements: true },
-  prepared: { preparedStatements: true },
+const WAYS = {
+  'in pieces': { preparedStatements: false },
+  'in pieces of prepared statements': { preparedStatements: true },
+  'statement by statement': { preparedStatements: true, oneByOne: true },
 } as const;
 
-describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s', (name) => {
+describe.each(Object.keys(WAYS) as (keyof typeof WAYS)[])('the store, %s', (name) => {
+  const isOneByOne = name === 'statement by statement';
+
   let store: TestStore;
   let proxy: TcpProxy;
   let proxied: TestStore;
   let rival: Client;
 
   beforeAll(async () => {
-    store = await TestStore.start({ tuning: TUNINGS[name] });
+    store = await TestStore.start(WAYS[name]);
     proxy = await startDatabaseProxy(store.database.url);
     const url = proxy.url(store.database.url);
-    proxied = await TestStore.start({
-      database: store.database,
-      url,
-      tuning: TUNINGS[name],
-      acquireTimeout: 1_000,
-    });
+    proxied = await TestStore.start({ database: store.database, url, acquireTimeout: 1_000, ...WAYS[name] });
     rival = new Client({ connectionString: store.database.url });
     await rival.connect();
     await store.database.query(
@@ -91,6 +92,18 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     expect(await store.claim(mode)).toMatchObject({ kind: 'recorded', record: { response: RESPONSE } });
   });
 
+  it('costs no more round trips than it must', async () => {
+    const counted = await TestStore.start({ ...WAYS[name], database: store.database, behindProxy: true });
+    const identity = { client: 'c', endpoint: 'e', key: 'another' };
+    await complete(await counted.execution(TRANSACTION, { identity }));
+    const run = async (): Promise<void> => complete(await counted.execution(TRANSACTION));
+    const replay = async (): Promise<unknown> => counted.claim(TRANSACTION);
+    // BEGIN, lock, look, SAVEPOINT; role, record, role, COMMIT. And BEGIN, look, COMMIT.
+    expect(await counted.costOf(run)).toEqual({ roundTrips: isOneByOne ? 8 : 2, commits: 1 });
+    expect(await counted.costOf(replay)).toEqual({ roundTrips: isOneByOne ? 3 : 1, commits: 1 });
+    await counted.close();
+  });
+
   it.each(['a new identity', 'an expired record'])(
     'undoes what a handler wrote that threw, but not its claim of %s',
     async (what) => {
@@ -116,17 +129,48 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     expect(await store.row()).toMatchObject({ attempt: 2, mode: 'transaction' });
   });
 
-  it('tries a claim again that gave way, and gives up in the end', async () => {
-    await complete(await store.execution(TRANSACTION));
-    await store.age('expires_at');
-    await store.database.query(
-      'CREATE TRIGGER conflicts BEFORE UPDATE ON idempotency_records FOR EACH ROW EXECUTE FUNCTION conflict()',
-    );
+  /** Lets the first looks fail with that error; sequences are not rolled back. */
+  const failingLooks = async (sqlState: string, times: number, work: () => Promise<void>): Promise<number> => {
+    await store.database.query(`
+      CREATE SEQUENCE looks;
+      CREATE FUNCTION look() RETURNS boolean LANGUAGE plpgsql AS $$
+      BEGIN
+        IF nextval('looks') <= ${times} THEN RAISE EXCEPTION USING ERRCODE = '${sqlState}'; END IF;
+        RETURN true;
+      END $$;
+      ALTER TABLE idempotency_records RENAME TO elsewhere;
+      CREATE VIEW idempotency_records AS SELECT e.* FROM (SELECT look() OFFSET 0) AS looked, elsewhere e`);
     try {
-      expect(await codeOf(store.claim(TRANSACTION))).toBe(CONFLICT);
+      await work();
+      const [row] = await store.database.query<{ looks: number }>('SELECT last_value::int AS looks FROM looks');
+      return row!.looks;
     } finally {
-      await store.database.query('DROP TRIGGER conflicts ON idempotency_records');
+      await store.database.query(`
+        DROP VIEW idempotency_records;
+        ALTER TABLE elsewhere RENAME TO idempotency_records;
+        DROP FUNCTION look;
+        DROP SEQUENCE looks`);
     }
+  };
+
+  it.each(['40001', '40P01'])('tries a claim again that gave way, and gives up in the end: %s', async (sqlState) => {
+    const tried = await failingLooks(sqlState, 2, async () => (await store.execution(TRANSACTION)).release());
+    expect(tried).toBe(3);
+    const failed = await failingLooks(sqlState, 9, async () =>
+      expect(await codeOf(store.claim(TRANSACTION))).toBe(CONFLICT),
+    );
+    expect(failed).toBe(3);
+    await complete(await store.execution(TRANSACTION));
+  });
+
+  it.each([
+    ['57014', UNAVAILABLE],
+    ['XX000', REFUSED],
+  ])('does not try a claim again that failed otherwise: %s', async (sqlState, code) => {
+    const tried = await failingLooks(sqlState, 1, async () =>
+      expect(await codeOf(store.claim(TRANSACTION))).toBe(code),
+    );
+    expect(tried).toBe(1);
     await complete(await store.execution(TRANSACTION));
   });
 
@@ -144,10 +188,10 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     }
   });
 
-  it('does not claim where a transaction cannot begin', async () => {
+  it('does not claim where the table is not there', async () => {
     await store.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
     try {
-      expect(await codeOf(store.claim(TRANSACTION))).toBe(UNAVAILABLE);
+      expect(await codeOf(store.claim(TRANSACTION))).toBe(REFUSED);
     } finally {
       await store.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
     }
@@ -160,7 +204,8 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
       'IDEMPOTENCY_COMMIT_REFUSED',
     ],
     ['that a swallowed error had aborted', ['SELECT 1/0'], 'IDEMPOTENCY_TRANSACTION_ABORTED'],
-    ['that its handler rolled back itself', ['SELECT 1; ROLLBACK'], UNAVAILABLE],
+    ['that its handler rolled back itself', [UNSEEN, unseen('ROLLBACK')], NOT_YOURS],
+    ['that its handler rolled back and began anew', [UNSEEN, unseen('ROLLBACK; BEGIN')], NOT_YOURS],
   ])('leaves nothing of a transaction %s', async (_what, statements, code) => {
     const execution = await store.execution(TRANSACTION);
     await execution.run(async () => {
@@ -171,23 +216,95 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     expect(await left()).toEqual([[], undefined]);
   });
 
-  it.each([
-    ['gone', 'DELETE FROM idempotency_records'],
-    ['another', `UPDATE idempotency_records SET status = 'failed'`],
-  ])('leaves the record as it was that it took over and that is %s, and says so', async (_what, change) => {
+  it.each(['returned', 'threw'] as const)(
+    'leaves no record of a transaction that its handler committed itself, and %s',
+    async (how) => {
+      const execution = await store.execution(TRANSACTION);
+      await execution.run(async () => {
+        await store.note('committed');
+        await store.dataSource.query(UNSEEN);
+        await store.dataSource.query(unseen('COMMIT'));
+        await store.note('too');
+      });
+      expect(await codeOf(execution.complete(RESPONSE, how))).toBe(NOT_YOURS);
+      expect(await left()).toEqual([['committed', 'too'], undefined]);
+    },
+  );
+
+  it('does not let its handler end the transaction, which is whole when that goes on', async () => {
+    const execution = await store.execution(TRANSACTION);
+    const ended = await execution.run(async () => {
+      await store.note('a');
+      return store.dataSource.query('COMMIT').catch((error: unknown) => error);
+    });
+    expect(execution.explain(ended)).toMatchObject({ error: { code: NOT_YOURS } });
+    expect(await left()).toEqual([[], undefined]);
+    await complete(execution);
+    expect(await left()).toEqual([['a'], 'completed']);
+  });
+
+  it('records over an expired record that is gone meanwhile', async () => {
+    await complete(await store.execution(TRANSACTION));
+    await store.age('expires_at');
+    const execution = await store.execution(TRANSACTION);
+    await store.database.query('DELETE FROM idempotency_records');
+    await complete(execution);
+    expect(await store.row()).toMatchObject({ status: 'completed', attempt: 1 });
+  });
+
+  it('leaves an expired record as it was until it is complete', async () => {
     await complete(await store.execution(TRANSACTION));
     await store.age('expires_at');
     const before = await store.row();
     const execution = await store.execution(TRANSACTION);
-    await execution.run(async () => {
-      await store.note('undone');
-      await store.dataSource.query(change);
-    });
-    await expect(complete(execution)).rejects.toMatchObject({
-      error: { code: UNAVAILABLE },
-      cause: { message: expect.stringContaining('the record of this request is gone') },
-    });
-    expect([await store.notes(), await store.row()]).toEqual([[], before]);
+    expect(await store.row()).toEqual(before);
+    await execution.release();
+    expect(await store.row()).toEqual(before);
+  });
+
+  it('gives way to a record that somebody wrote without the lock', async () => {
+    await complete(await store.execution(TRANSACTION));
+    await store.age('expires_at');
+    const execution = await store.execution(TRANSACTION);
+    await execution.run(() => store.note('undone'));
+    await store.database.query(`UPDATE idempotency_records SET expires_at = now() + interval '1 hour', attempt = 9`);
+    const written = await store.row();
+    expect(await codeOf(complete(execution))).toBe(CONFLICT);
+    expect([await store.notes(), await store.row()]).toEqual([[], written]);
+  });
+
+  it('gives way to the owner of a lapsed attempt who came to an end after all', async () => {
+    const owner = await store.execution(LEASE);
+    await store.age('locked_until');
+    const execution = executionOf(await attemptOf(await store.claim(TRANSACTION)).takeOver());
+    await execution.run(() => store.note('undone'));
+    await complete(owner);
+    const written = await store.row();
+    expect(await codeOf(complete(execution))).toBe(CONFLICT);
+    expect([await store.notes(), await store.row()]).toEqual([[], written]);
+    expect(written).toMatchObject({ status: 'completed', attempt: 1 });
+  });
+
+  it('writes its record with the role of its claim, and commits with that of its handler', async () => {
+    await store.database.query(`
+      CREATE TABLE IF NOT EXISTS written (role text);
+      GRANT INSERT ON written, notes TO PUBLIC;
+      CREATE OR REPLACE FUNCTION note_role() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO written VALUES (current_user); RETURN NULL; END';
+      CREATE CONSTRAINT TRIGGER note_role AFTER INSERT ON notes INITIALLY DEFERRED FOR EACH ROW
+        EXECUTE FUNCTION note_role()`);
+    try {
+      const execution = await store.execution(TRANSACTION);
+      await execution.run(async () => {
+        await store.dataSource.query('SET LOCAL ROLE pg_monitor');
+        await store.note('a');
+      });
+      await complete(execution);
+      expect(await left()).toEqual([['a'], 'completed']);
+      expect(await store.database.query('SELECT role FROM written')).toEqual([{ role: 'pg_monitor' }]);
+    } finally {
+      await store.database.query('DROP FUNCTION note_role CASCADE; DROP TABLE written');
+    }
   });
 
   it.each([
@@ -230,10 +347,19 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
   });
 
   it('does not wait for ever for an answer to its claim, and the claim is undone', async () => {
-    const stop = proxy.onServerData((chunk) => (chunk.includes('locked_at') ? 'drop' : 'forward'));
+    const claimed = new Set<unknown>();
+    const stops = [
+      proxy.onClientData((chunk, connection) => {
+        if (isClaim(chunk)) claimed.add(connection);
+      }),
+      proxy.onServerData((_chunk, connection) => (claimed.has(connection) ? 'drop' : 'forward')),
+    ];
     expect(await codeOf(proxied.claim(TRANSACTION))).toBe(UNAVAILABLE);
-    stop();
-    await eventually(async () => complete(await store.execution(TRANSACTION)));
+    expect(claimed.size).toBe(1);
+    for (const stop of stops) stop();
+    // Before the server's own limit does it.
+    const patience = { timeoutMs: 10_000 };
+    await eventually(async () => complete(await store.execution(TRANSACTION)), patience);
   });
 
   it('never cancels a COMMIT that waits', async () => {
@@ -259,7 +385,7 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     const claimsDuring = async (work: () => Promise<unknown>): Promise<number> => {
       let claims = 0;
       const stop = proxy.onClientData((chunk) => {
-        if (chunk.includes('BEGIN')) claims++;
+        if (isClaim(chunk)) claims++;
         return 'forward';
       });
       await work();
@@ -330,10 +456,9 @@ describe.each(Object.keys(TUNINGS) as (keyof typeof TUNINGS)[])('the store, %s',
     if (outcome.kind === 'claimed') await outcome.execution.release();
     // The ROLLBACK of a replay goes behind it.
     await store.idle();
-    const lock = lockNumber('"idempotency_records"', { client: 'c', endpoint: 'e', key: 'k' });
     const [row] = await store.database.query<{ free: boolean }>(
       'SELECT pg_try_advisory_xact_lock($1) AS free',
-      [lock],
+      [store.lockOf()],
     );
     expect(row!.free).toBe(true);
   }
