@@ -142,7 +142,7 @@ describe.each(ADAPTERS)('two applications on one table (%s)', (adapter) => {
     it('commits nothing of an owner from which the other has taken over', async () => {
       first.block('handler');
       const stale = send(first, 'long', 'stale');
-      await eventually(() => first.milestones.length > 0);
+      await eventually(() => first.milestones.some((milestone) => milestone.startsWith('entered')));
       await lapse();
       const original = await send(second, 'long', 'stale');
       expect(original.status).toBe(201);
