@@ -109,13 +109,15 @@ describe.each(ADAPTERS)('what handlers leave in their session (%s)', (adapter) =
 
   /** One order for a key, whatever is left in the session, and then the same for another key in that session. */
   const expectOneEach = async (leave: string, route: string): Promise<void> => {
+    // In lease mode handlers have a transaction only where they begin it.
+    const write = route === 'lease' ? `BEGIN READ WRITE; ${ORDER}; COMMIT` : ORDER;
     const order: Handler = async ({ dataSource }) => {
       await dataSource.query(leave);
-      await dataSource.query(ORDER);
+      await dataSource.query(write);
       return { text: 'a\\b', who: 'Zoë' };
     };
     for (const [index, key] of ['first', 'second'].entries()) {
-      const again: Handler = index === 0 ? order : ({ dataSource }) => dataSource.query(ORDER);
+      const again: Handler = index === 0 ? order : ({ dataSource }) => dataSource.query(write);
       const first = await app.run(again, { key, route });
       expect({ status: first.status, text: first.text }).toMatchObject({ status: 201 });
       expectReplay(await app.run(() => 'must not run', { key, route }), first);

@@ -17,9 +17,17 @@ export interface TestDatabase {
   drop(): Promise<void>;
 }
 
-/** Creates a database that has the idempotency table, as a clone of a template that all workers share. */
-export async function createTestDatabase(): Promise<TestDatabase> {
-  return createFrom(await templateDatabase());
+/**
+ * Creates a database that has the idempotency table, as a clone of a template that all workers share. One of another encoding
+ * is made anew.
+ */
+export async function createTestDatabase({
+  encoding,
+}: { readonly encoding?: string } = {}): Promise<TestDatabase> {
+  if (encoding === undefined) return createFrom(await templateDatabase());
+  const database = await createFrom('template0', `ENCODING '${encoding}' LC_COLLATE 'C' LC_CTYPE 'C'`);
+  await withClient(database.directUrl, (client) => client.query(idempotencyDdl().up));
+  return database;
 }
 
 /** Creates a database without any table. */
@@ -27,10 +35,10 @@ export async function createEmptyDatabase(): Promise<TestDatabase> {
   return createFrom('template0');
 }
 
-async function createFrom(template: string): Promise<TestDatabase> {
+async function createFrom(template: string, options = ''): Promise<TestDatabase> {
   const name = `${namePrefix()}${randomBytes(6).toString('hex')}`;
   await asAdmin((admin) =>
-    unlessAccessed(() => admin.query(`CREATE DATABASE "${name}" TEMPLATE "${template}"`)),
+    unlessAccessed(() => admin.query(`CREATE DATABASE "${name}" TEMPLATE "${template}" ${options}`)),
   );
   const directUrl = urlOf(name);
   const pool = new Pool({ connectionString: directUrl, max: 4 });
