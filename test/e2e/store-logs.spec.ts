@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { asAdmin } from '../helpers/admin.js';
 import { ADAPTERS, Application, type Handler } from '../helpers/application.js';
 import { isCommit } from '../helpers/commit-faults.js';
 import { poolOf } from '../helpers/connections.js';
@@ -13,6 +14,9 @@ const SECRET_KEY = 'key-that-nobody-may-log';
 const SECRET_BODY = 'body-that-nobody-may-log';
 const SECRET_VALUE = 'value-that-nobody-may-log';
 const UNAVAILABLE = 'IDEMPOTENCY_STORE_UNAVAILABLE';
+
+const allowConnections = (database: TestDatabase, allow: boolean): Promise<unknown> =>
+  asAdmin((admin) => admin.query(`ALTER DATABASE "${database.name}" ALLOW_CONNECTIONS ${allow}`));
 
 interface Outage {
   /** Makes the store unavailable for the next request, or while its handler runs. */
@@ -33,7 +37,7 @@ const OUTAGES: Readonly<Record<string, Outage>> = {
   },
   'the server accepts no connections': {
     happens: async ({ app, database }) => {
-      await database.query(`ALTER DATABASE "${database.name}" ALLOW_CONNECTIONS false`);
+      await allowConnections(database, false);
       const pool = poolOf(app.dataSource);
       const clients = await Promise.all(Array.from({ length: pool.totalCount }, () => pool.connect()));
       for (const client of clients) client.release(true);
@@ -88,7 +92,7 @@ describe.each(ADAPTERS)('what is told of a store that is unavailable (%s)', (ada
   });
 
   afterEach(async () => {
-    await database.query(`ALTER DATABASE "${database.name}" ALLOW_CONNECTIONS true`);
+    await allowConnections(database, true);
     proxy.refuse(false);
     proxy.resume();
     logger.lines.length = 0;

@@ -11,14 +11,14 @@ import { postJson } from '../helpers/http.js';
 class ThingsController {
   @Post('transaction')
   @Idempotent()
-  transaction(): { made: true } {
-    return { made: true };
+  transaction(): { made: true; of: string } {
+    return { made: true, of: 'a\\b \u0000 Zoë →' };
   }
 
   @Post('lease')
   @Idempotent({ mode: 'lease' })
-  lease(): { made: true } {
-    return { made: true };
+  lease(): { made: true; of: string } {
+    return { made: true, of: 'a\\b \u0000 Zoë →' };
   }
 
   @Post('unsendable')
@@ -50,10 +50,32 @@ class Instant {
   }
 }
 
-const READERS: Readonly<Record<string, (text: string) => unknown>> = {
-  'as text': (text) => text,
-  'as objects that tell their ISO form': (text) => new Moment(text),
-  'as objects that are written so': (text) => new Instant(text),
+const { TIMESTAMPTZ, BYTEA, JSON: JSON_TYPE, INT8, INT4, INT2, BOOL, FLOAT8, UUID } = types.builtins;
+const asText = (text: string): unknown => text;
+const asTexts = (...oids: number[]): Parsers => oids.map((oid) => [oid, asText]);
+
+type Parsers = readonly (readonly [oid: number, parser: (text: string) => unknown])[];
+
+const READERS: Readonly<Record<string, Parsers>> = {
+  'times as text, and JSON': asTexts(TIMESTAMPTZ, JSON_TYPE),
+  'times as objects that tell their ISO form, and JSON as text': [
+    [TIMESTAMPTZ, (text) => new Moment(text)],
+    [JSON_TYPE, asText],
+  ],
+  'times as objects that are written so': [[TIMESTAMPTZ, (text) => new Instant(text)]],
+  'times as numbers': [[TIMESTAMPTZ, (text) => new Date(text).getTime()]],
+  'times as seconds': [[TIMESTAMPTZ, (text) => Math.floor(new Date(text).getTime() / 1_000)]],
+  'times as days without hours': [[TIMESTAMPTZ, (text) => text.slice(0, 10)]],
+  'bytes as text': asTexts(BYTEA),
+  'bytes as base64': [[BYTEA, (text) => Buffer.from(text.slice(2), 'hex').toString('base64')]],
+  'bytes as Uint8Array': [[BYTEA, (text) => new Uint8Array(Buffer.from(text.slice(2), 'hex'))]],
+  'JSON as a Map': [[JSON_TYPE, (text) => new Map(Object.entries(JSON.parse(text) as object))]],
+  'large integers as BigInt': [[INT8, BigInt]],
+  'all integers as BigInt': [INT8, INT4, INT2].map((oid) => [oid, BigInt]),
+  'all numbers as text': asTexts(INT8, INT4, INT2, FLOAT8),
+  'booleans as text': asTexts(BOOL),
+  'identifiers as bytes': [[UUID, (text) => Buffer.from(text.replaceAll('-', ''), 'hex')]],
+  'everything as text': asTexts(TIMESTAMPTZ, BYTEA, JSON_TYPE, INT8, INT4, INT2, BOOL, FLOAT8, UUID),
 };
 
 describe.each(ADAPTERS)('an application (%s)', (adapter) => {
@@ -79,20 +101,15 @@ describe.each(ADAPTERS)('an application (%s)', (adapter) => {
   const post = (path: string, key: string): ReturnType<typeof postJson> =>
     postJson(`${app.url}/things/${path}`, {}, { 'Idempotency-Key': key });
 
-  describe.each(Object.keys(READERS))('that has times read %s, and JSON as text', (how) => {
-    const { TIMESTAMPTZ, JSON: JSON_TYPE } = types.builtins;
-    const standard = [TIMESTAMPTZ, JSON_TYPE].map(
-      (type) => [type, types.getTypeParser(type, 'text')] as const,
-    );
+  describe.each(Object.keys(READERS))('that has read %s', (how) => {
+    const parsers = READERS[how]!;
+    const standard = parsers.map(([oid]) => [oid, types.getTypeParser(oid, 'text')] as const);
+    const set = (of: Parsers): void => {
+      for (const [oid, parser] of of) types.setTypeParser(oid, parser as (text: string) => never);
+    };
 
-    beforeAll(() => {
-      types.setTypeParser(TIMESTAMPTZ, READERS[how] as (text: string) => never);
-      types.setTypeParser(JSON_TYPE, (text) => text);
-    });
-
-    afterAll(() => {
-      for (const [type, parser] of standard) types.setTypeParser(type, parser as (text: string) => unknown);
-    });
+    beforeAll(() => set(parsers));
+    afterAll(() => set(standard as Parsers));
 
     it.each(['transaction', 'lease'])(
       'gets answers, replays and records as any other, in %s mode',
@@ -111,8 +128,16 @@ describe.each(ADAPTERS)('an application (%s)', (adapter) => {
           expect(time).toBeInstanceOf(Date);
           expect(time.getTime()).toBeGreaterThanOrEqual(before - 1);
         }
+        expect(record.expiresAt.getTime() - record.completedAt!.getTime()).toBe(24 * 3_600_000);
         const found = await app.app.get(IdempotencyService).find(record);
         expect(found?.response?.headers).toContainEqual(['content-type', first.headers['content-type']]);
+        expect(found?.response?.status).toBe(201);
+        expect(found?.response?.body?.equals(first.body)).toBe(true);
+        expect([found!.attempt, found!.state]).toEqual([1, 'completed']);
+        expect(await app.app.get(IdempotencyService).release(record)).toBe('done');
+        expect(await app.app.get(IdempotencyService).release(record)).toBe('absent');
+        const again = await post(mode, key);
+        expect([again.status, again.headers['idempotency-replayed']]).toEqual([201, undefined]);
       },
     );
   });
