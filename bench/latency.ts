@@ -23,6 +23,7 @@ const KNOBS = {
   adapters: ['express', 'fastify'],
   rounds: 5,
   seconds: 4,
+  generations: 1,
   nodes: ['24'],
   seed: 0,
   'warm-up': 4000,

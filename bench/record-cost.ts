@@ -21,7 +21,7 @@ import { table } from './kit/table.js';
 const KNOBS = {
   bytes: [100, 1000, 10_000],
   records: 5000,
-  sides: ['transaction', 'transaction-tuned'],
+  sides: ['transaction'],
 } as const;
 
 type Knobs = Settings<typeof KNOBS>;

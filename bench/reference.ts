@@ -13,33 +13,32 @@ import { WALLETS } from './apps/shop.js';
 import { readFlags } from './kit/flags.js';
 import { hasPgbench } from './kit/pgbench.js';
 import { hasRedis } from './kit/redis.js';
-import { SIDE_NAMES } from './kit/side-names.js';
+import { CONTROL, REDIS_SIDE, SIDE_NAMES } from './kit/side-names.js';
 import { POOL, type Stage } from './kit/stage.js';
 import { resultTable } from './kit/subjects.js';
 import { CEILINGS, measureThroughput } from './throughput.js';
 
 const KNOBS = {
-  sides: SIDE_NAMES,
+  sides: ['bare', CONTROL, ...SIDE_NAMES.slice(1)],
   adapters: ['express'],
   connections: [16],
   phases: ['first', 'replay'],
-  rounds: 7,
-  seconds: 3,
+  rounds: 28,
+  seconds: 0.75,
+  generations: 4,
   nodes: ['24'],
   seed: 0,
   'warm-up': 6000,
-  lead: 1000,
+  lead: 250,
   profile: false,
 } as const;
-
-const WITHOUT_REDIS = SIDE_NAMES.filter((side) => side !== 'node-idempotency-redis');
 
 export const reference: Benchmark = {
   name: 'reference',
   file: 'reference',
   smoke: [
     ...['--rounds=1', '--seconds=0.1', '--nodes=own', '--connections=4', '--warm-up=10', '--lead=10'],
-    `--sides=${hasRedis() ? 'bare,transaction-tuned,node-idempotency-redis' : WITHOUT_REDIS.slice(0, 2).join()}`,
+    `--sides=${hasRedis() ? `bare,${CONTROL},transaction,${REDIS_SIDE}` : `bare,${CONTROL},transaction`}`,
   ],
   run,
 };

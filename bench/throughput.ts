@@ -20,7 +20,7 @@ import { hasPgbench, PGBENCH_REMEDY, runPgbench, scriptOf, type PgbenchScript } 
 import type { Database } from './kit/postgres.js';
 import { repository } from './kit/places.js';
 import { hasRedis, REDIS_REMEDY } from './kit/redis.js';
-import { SIDE_NAMES } from './kit/side-names.js';
+import { isUnprotected, REDIS_SIDE, SIDE_NAMES } from './kit/side-names.js';
 import { join } from 'node:path';
 import { WALLETS } from './apps/shop.js';
 import { POOL, type Stage } from './kit/stage.js';
@@ -34,6 +34,8 @@ const KNOBS = {
   phases: ['first', 'replay'],
   rounds: 5,
   seconds: 2,
+  /** How often all applications are started anew: no two processes of one side are equally fast. */
+  generations: 1,
   nodes: ['24', 'own'],
   seed: 0,
   /** Requests for each phase that each process is warmed up with. */
@@ -53,8 +55,7 @@ const CONNECTIONS_OF_OTHERS = 16;
 /** Sides whose statements are sent without an application as well, as they are sent by it: parsed each time, or prepared. */
 export const CEILINGS: readonly CeilingSide[] = [
   { side: 'bare', prepared: false },
-  { side: 'transaction', prepared: false },
-  { side: 'transaction-tuned', prepared: true },
+  { side: 'transaction', prepared: true },
 ];
 
 export const throughput: Benchmark = {
@@ -70,9 +71,7 @@ export const throughput: Benchmark = {
       '--warm-up=10',
       '--lead=10',
     ],
-    ...(hasRedis()
-      ? []
-      : [`--sides=${SIDE_NAMES.filter((side) => side !== 'node-idempotency-redis').join()}`]),
+    ...(hasRedis() ? [] : [`--sides=${SIDE_NAMES.filter((side) => side !== REDIS_SIDE).join()}`]),
   ],
   run,
 };
@@ -93,7 +92,7 @@ export async function measureThroughput(
   ceilingSides: readonly CeilingSide[],
 ): Promise<{ seed: number; results: Result[] }> {
   const seed = chooseSeed(knobs.seed);
-  if (knobs.sides.includes('node-idempotency-redis') && !hasRedis()) {
+  if (knobs.sides.includes(REDIS_SIDE) && !hasRedis()) {
     throw new Error(`redis-server is not installed. ${REDIS_REMEDY}`);
   }
   const measurements: Measurements = new Map(subjectsOf(knobs).map((subject) => [subject, []]));
@@ -103,11 +102,14 @@ export async function measureThroughput(
   );
   const database = await stage.shop();
   const ceilings = await ceilingsOf(stage, database, knobs, ceilingSides);
-  const apps = await startApps(stage, database, [...measurements.keys()], knobs);
   await measureCeilings(stage, database, ceilings, knobs);
-  await measureRounds({ stage, database, apps, knobs, measurements, random: seededRandom(seed) });
+  const random = seededRandom(seed);
+  for (const rounds of generationsOf(knobs)) {
+    const apps = await startApps(stage, database, shuffled([...measurements.keys()], random), knobs);
+    await measureRounds({ stage, database, apps, knobs, measurements, random, rounds });
+    for (const app of apps.values()) await app.end();
+  }
   await measureCeilings(stage, database, ceilings, knobs);
-  for (const app of apps.values()) await app.end();
   const measured = [...measurements].map(([subject, samples]) => ({ ...subject, samples }));
   return { seed, results: resultsFrom([...ceilings, ...measured]) };
 }
@@ -121,7 +123,7 @@ function subjectsOf({ sides, phases, adapters, connections, nodes }: Knobs): Sub
       for (const count of isOther ? [CONNECTIONS_OF_OTHERS] : connections) {
         for (const side of sides) {
           for (const phase of phases as readonly Phase[]) {
-            if (side === 'bare' && phase === 'replay') continue;
+            if (isUnprotected(side) && phase === 'replay') continue;
             subjects.push({ side, phase, adapter, connections: count, node });
           }
         }
@@ -131,7 +133,17 @@ function subjectsOf({ sides, phases, adapters, connections, nodes }: Knobs): Sub
   return subjects;
 }
 
-/** One process for each side, adapter and Node.js, which lives through all rounds: a new one would be measured cold. */
+/** The numbers of the rounds that each generation of processes is measured in. */
+function generationsOf({ rounds, generations }: Knobs): number[][] {
+  const all = Array.from({ length: rounds }, (_, index) => index + 1);
+  const size = Math.ceil(rounds / Math.max(1, generations));
+  return all.filter((_, index) => index % size === 0).map((first) => all.slice(first - 1, first - 1 + size));
+}
+
+/**
+ * One process for each side, adapter and Node.js, which lives through several rounds: a new one would be measured cold. They
+ * are started in random order, because those that wait for the others to be warm are the slower for it.
+ */
 async function startApps(
   stage: Stage,
   database: Database,
@@ -173,11 +185,13 @@ interface Rounds {
   readonly knobs: Knobs;
   readonly measurements: Measurements;
   readonly random: () => number;
+  readonly rounds: readonly number[];
 }
 
-async function measureRounds({ stage, database, apps, knobs, measurements, random }: Rounds): Promise<void> {
+async function measureRounds(all: Rounds): Promise<void> {
+  const { stage, database, apps, knobs, measurements, random, rounds } = all;
   const started = performance.now();
-  for (let round = 1; round <= knobs.rounds; round++) {
+  for (const round of rounds) {
     await emptyTables(stage, database);
     for (const [subject, samples] of shuffled([...measurements], random)) {
       const { phase, connections } = subject;
@@ -185,7 +199,7 @@ async function measureRounds({ stage, database, apps, knobs, measurements, rando
       samples.push(await measure(stage, apps.get(appName(subject))!, database, how));
     }
     const seconds = Math.round((performance.now() - started) / 1000);
-    console.error(`Round ${round} of ${knobs.rounds}, ${seconds} s since the first began`);
+    console.error(`Round ${round} of ${knobs.rounds}, ${seconds} s since the applications were warm`);
   }
 }
 

@@ -16,6 +16,14 @@ export async function cpuOf(pid: number): Promise<number | undefined> {
   return (await timesOf(pid))?.own;
 }
 
+/** The same in nanoseconds where the kernel counts them: ticks are a fiftieth of a short measurement. */
+export async function preciseCpuOf(pid: number): Promise<number | undefined> {
+  const threads = await readdir(`/proc/${pid}/task`).catch(() => []);
+  const nanoseconds = await Promise.all(threads.map((thread) => nanosecondsOf(`${pid}/task/${thread}`)));
+  const sum = nanoseconds.reduce((total, each) => total + each, 0);
+  return sum > 0 ? sum / 1e6 : cpuOf(pid);
+}
+
 /**
  * CPU time of a process, its children, and those of its children that ended, in milliseconds: of a PostgreSQL server, say,
  * whose sessions are processes that come and go.
@@ -23,7 +31,7 @@ export async function cpuOf(pid: number): Promise<number | undefined> {
 export async function cpuOfFamily(pid: number): Promise<number | undefined> {
   const parent = await timesOf(pid);
   if (parent === undefined) return undefined;
-  const children = await Promise.all((await childrenOf(pid)).map(preciseCpuOf));
+  const children = await Promise.all((await childrenOf(pid)).map(sessionCpuOf));
   return children.reduce((sum, cpu) => sum + cpu, parent.own + parent.children);
 }
 
@@ -36,11 +44,16 @@ async function childrenOf(pid: number): Promise<number[]> {
   return pids.filter((_, index) => parents[index] === pid);
 }
 
-/** In nanoseconds where the kernel counts them: a session's share of a measurement is not many ticks. */
-async function preciseCpuOf(pid: number): Promise<number> {
-  const statistics = await readFile(`/proc/${pid}/schedstat`, 'utf8').catch(() => '');
-  const nanoseconds = Number(statistics.split(' ')[0]);
+/** A session is one thread, and its share of a measurement is not many ticks. */
+async function sessionCpuOf(pid: number): Promise<number> {
+  const nanoseconds = await nanosecondsOf(`${pid}`);
   return nanoseconds > 0 ? nanoseconds / 1e6 : ((await timesOf(pid))?.own ?? 0);
+}
+
+/** What a thread has had; 0 where the kernel does not count it. */
+async function nanosecondsOf(thread: string): Promise<number> {
+  const statistics = await readFile(`/proc/${thread}/schedstat`, 'utf8').catch(() => '');
+  return Number(statistics.split(' ')[0]);
 }
 
 async function timesOf(pid: number): Promise<ProcessTimes | undefined> {

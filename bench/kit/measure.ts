@@ -1,8 +1,9 @@
 import type { App } from './app.js';
-import { cpuOf, cpuOfFamily } from './cpu.js';
+import { cpuOfFamily, preciseCpuOf } from './cpu.js';
 import type { AppLoad } from './load-maker.js';
 import type { Database } from './postgres.js';
 import { WALLETS } from '../apps/shop.js';
+import { isUnprotected } from './side-names.js';
 import type { Stage } from './stage.js';
 
 /** First requests, each under a new key, or repetitions of what was answered before. */
@@ -32,12 +33,17 @@ export interface Measurement {
 const PATH = '/orders';
 const LEAD_CONNECTIONS = 16;
 
-/** Sends requests that are not measured until the code is compiled, in both phases. */
+/**
+ * Sends requests that are not measured until the code is compiled, in both phases: as many to a side that has no replays, for
+ * it to be no colder than those that it is compared with.
+ */
 export async function warmUp(stage: Stage, app: App, requests: number): Promise<void> {
   if (requests === 0) return;
   const load = { path: PATH, connections: LEAD_CONNECTIONS, requests };
-  await stage.load.run(app, { ...load, source: { kind: 'first', wallets: WALLETS }, remember: true });
-  if (app.settings.side !== 'bare') await stage.load.run(app, { ...load, source: { kind: 'again' } });
+  const first = { kind: 'first', wallets: WALLETS } as const;
+  await stage.load.run(app, { ...load, source: first, remember: true });
+  const source = isUnprotected(app.settings.side) ? first : ({ kind: 'again' } as const);
+  await stage.load.run(app, { ...load, source });
 }
 
 /**
@@ -92,7 +98,8 @@ export async function emptyTables(stage: Stage, database: Database): Promise<voi
   await stage.postgres.checkpoint();
 }
 
-function ordersIn(database: Database): Promise<number> {
+/** Orders that were made since the tables were emptied. */
+export function ordersIn(database: Database): Promise<number> {
   return database.number('SELECT count(*) FROM orders');
 }
 
@@ -105,5 +112,5 @@ async function cpuTimes(
     pids.map(async (pid) => (pid === undefined ? undefined : cpuOfFamily(pid))),
   );
   const total = servers.includes(undefined) ? undefined : servers.reduce<number>((sum, cpu) => sum + cpu!, 0);
-  return { app: await cpuOf(app.pid), servers: total };
+  return { app: await preciseCpuOf(app.pid), servers: total };
 }
