@@ -5,7 +5,8 @@
  * server.
  *
  * - `first`: new random keys, which go anywhere into the primary key;
- * - `first-by-time`: new keys that begin with the time, which go next to each other;
+ * - `first-by-time`: new keys of one client that begin with the time (UUIDs of version 7), which go next to each other;
+ * - `first-by-time-clients`: the same of 20,000 clients, which go next to each other only where the key comes first;
  * - `replay`: of requests that this application has answered a moment ago, as a retry comes in life;
  * - `replay-any`: of records from all over the table, of which this application has not seen one; each is asked for once.
  *
@@ -34,6 +35,8 @@ const KNOBS = {
   records: 10_000_000,
   /** In the table that counts as empty: as many as `replay-any` may ask for in all rounds. */
   few: 60_000,
+  /** That the records are of, and the new requests. */
+  clients: 20_000,
   connections: 16,
   rounds: 5,
   seconds: 3,
@@ -52,13 +55,13 @@ export const growth: Benchmark = {
   name: 'growth',
   file: 'growth',
   smoke: [
-    ...['--records=2000', '--few=500', '--rounds=1', '--seconds=0.1', '--node=own'],
+    ...['--records=2000', '--few=500', '--clients=50', '--rounds=1', '--seconds=0.1', '--node=own'],
     ...['--warm-up=20', '--lead=20'],
   ],
   run,
 };
 
-const WORKLOADS = ['first', 'first-by-time', 'replay', 'replay-any'] as const;
+const WORKLOADS = ['first', 'first-by-time', 'first-by-time-clients', 'replay', 'replay-any'] as const;
 type Workload = (typeof WORKLOADS)[number];
 
 const PATH = '/extras/orders';
@@ -68,6 +71,7 @@ const TARGET = 0.9;
 
 interface Scene {
   readonly records: number;
+  readonly clients: number;
   readonly database: Database;
   readonly app: App;
   /** The answer that all records have. */
@@ -119,13 +123,20 @@ async function sceneOf(stage: Stage, knobs: Knobs, records: number): Promise<Sce
   const { body: answer } = await stage.load.run(app, { path: PATH, connections: 1, requests: 1, source });
   const started = performance.now();
   const expires = `clock_timestamp() + (2 + 22 * random()) * interval '1 hour'`;
-  await fillRecords(database, key, { series: SERIES, count: records, expires, inBulk: true });
+  const { clients } = knobs;
+  await fillRecords(database, key, { series: SERIES, count: records, expires, clients, inBulk: true });
   await database.query('VACUUM ANALYZE idempotency_records');
   console.error(
     `${records} records are in the table, after ${Math.round((performance.now() - started) / 1000)} s`,
   );
-  const samples = { first: [], 'first-by-time': [], replay: [], 'replay-any': [] };
-  const scene = { records, database, app, answer, samples, asked: 0, series: 0 };
+  const samples = {
+    first: [],
+    'first-by-time': [],
+    'first-by-time-clients': [],
+    replay: [],
+    'replay-any': [],
+  };
+  const scene = { records, clients, database, app, answer, samples, asked: 0, series: 0 };
   await warmUp(stage, scene, knobs);
   return scene;
 }
@@ -180,6 +191,8 @@ function sourceOf(scene: Scene, workload: Workload, share: number): LoadSource {
       return newKeys(scene);
     case 'first-by-time':
       return { kind: 'series', series: '', body: BODY, keys: 'by-time' };
+    case 'first-by-time-clients':
+      return { kind: 'series', series: '', body: BODY, keys: 'by-time', clients: scene.clients };
     case 'replay':
       return { kind: 'again' };
     case 'replay-any':
@@ -188,13 +201,14 @@ function sourceOf(scene: Scene, workload: Workload, share: number): LoadSource {
 }
 
 function newKeys(scene: Scene): LoadSource {
-  return { kind: 'series', series: `new${++scene.series}-`, body: BODY };
+  return { kind: 'series', series: `new${++scene.series}-`, body: BODY, clients: scene.clients };
 }
 
 function recorded(scene: Scene, count: number): LoadSource {
   const skip = scene.asked;
   scene.asked += count;
-  return { kind: 'recorded', series: SERIES, size: scene.records, skip, body: BODY, expected: scene.answer };
+  const { records: size, clients, answer: expected } = scene;
+  return { kind: 'recorded', series: SERIES, size, clients, skip, body: BODY, expected };
 }
 
 async function rowOf({ records, database, samples }: Scene, phase: Workload) {

@@ -9,6 +9,8 @@ export interface Filling {
   readonly count: number;
   /** When they expire, as SQL; `n` is 1 for the first of them. */
   readonly expires: string;
+  /** How many clients they are of, in turn. Default: all are of the client that the first one is of. */
+  readonly clients?: number;
   /** Makes the indexes afterwards, which is how to make millions. */
   readonly inBulk?: boolean;
 }
@@ -21,16 +23,24 @@ const SORTING = "SET maintenance_work_mem = '1GB'";
  * that was filled is left to who asks.
  */
 export async function fillRecords(database: Database, key: string, filling: Filling): Promise<void> {
-  const { series, count, expires, inBulk = false } = filling;
+  const { series, count, expires, clients, inBulk = false } = filling;
+  // The table has a hash of the header that names the client.
+  const client = `encode(sha256(convert_to('client-' || n % ${clients}, 'UTF8')), 'hex')`;
+  const made = [
+    ['key', 'md5($1 || n)::uuid::text'],
+    ['expires_at', expires],
+    ...(clients === undefined ? [] : [['client', client]]),
+  ];
   const columns = await database.query<{ name: string }>(
     `SELECT quote_ident(attname) AS name FROM pg_attribute
-      WHERE attrelid = '${TABLE}'::regclass AND attnum > 0 AND NOT attisdropped AND attname NOT IN ('key', 'expires_at')`,
+      WHERE attrelid = '${TABLE}'::regclass AND attnum > 0 AND NOT attisdropped AND attname <> ALL ($1)`,
+    [made.map(([name]) => name)],
   );
   const names = columns.map(({ name }) => name).join(', ');
   const restore = inBulk ? await dropIndexes(database) : [];
   await database.query(
-    `INSERT INTO ${TABLE} (key, expires_at, ${names})
-     SELECT md5($1 || n)::uuid::text, ${expires}, ${names}
+    `INSERT INTO ${TABLE} (${made.map(([name]) => name).join(', ')}, ${names})
+     SELECT ${made.map(([, value]) => value).join(', ')}, ${names}
        FROM ${TABLE}, generate_series(1, $2::int) AS n WHERE key = $3`,
     [series, count, key],
   );
