@@ -6,6 +6,7 @@ import { growth } from './growth.js';
 import { hold } from './hold.js';
 import { latency } from './latency.js';
 import { memory } from './memory.js';
+import { network } from './network.js';
 import { purge } from './purge.js';
 import { recordCost } from './record-cost.js';
 import { reference } from './reference.js';
@@ -13,6 +14,7 @@ import { throughput } from './throughput.js';
 
 const BENCHMARKS: readonly Benchmark[] = [
   throughput,
+  network,
   reference,
   latency,
   growth,

@@ -10,17 +10,21 @@ const PAGES = ['docs/performance.md', 'README.md'];
 /** What tables are made of where there is a choice. */
 const CONNECTIONS = 16;
 const REDIS = 'node-idempotency-redis';
+/** The bare handler in a second process, which shows the noise. */
+const CONTROL = 'bare-again';
 
-/** What the four kinds of requests in a growing table are. */
+/** What the kinds of requests in a growing table are. */
 const WORKLOADS = {
   first: 'first, random keys',
   'first-by-time': 'first, keys by time',
+  'first-by-time-clients': 'first, keys by time of many clients',
   replay: 'replay of a moment ago',
   'replay-any': 'replay of any record',
 };
 
 /** For each marker: the results it is made of, the command that makes them, and the Markdown. */
 const PARTS = {
+  network: { files: ['network'], command: 'npm run bench -- network', render: ([result]) => network(result) },
   throughput: { files: ['latest'], command: 'npm run bench', render: ([latest]) => throughput(latest) },
   reference: {
     files: ['reference'],
@@ -37,9 +41,9 @@ const PARTS = {
     render: ([result]) => recordCost(result),
   },
   summary: {
-    files: ['reference', 'latency'],
-    command: 'npm run bench -- reference',
-    render: ([measured, added]) => summary(measured, added),
+    files: ['network', 'reference'],
+    command: 'npm run bench -- network` and `npm run bench -- reference',
+    render: ([distant, near]) => summary(distant, near),
   },
 };
 
@@ -151,13 +155,52 @@ function throughput({ machine, settings, results }) {
   );
 }
 
+/** One table of first requests and one of replays, with the columns of each distance next to each other. */
+function network({ machine, settings, distances, results }) {
+  const { rounds, requests, adapter, seed } = settings;
+  const lengths = distances.map(({ round_trip_ms: roundTrip }) => roundTrip);
+  const sides = distinct(results.map(({ side }) => side));
+  const at = (side, roundTrip) =>
+    results.find((each) => same(each, { side, round_trip_ms: roundTrip })) ?? {};
+  const names = lengths.map((roundTrip) => (roundTrip === 0 ? 'straight' : `${roundTrip} ms`));
+  const rows = (those, cells) =>
+    those.map((side) => [side, ...lengths.flatMap((roundTrip) => cells(at(side, roundTrip)))]);
+  const found = distances.map(
+    ({ select_before_ms: before, select_after_ms: after }, index) =>
+      `${names[index]} ${number(before)} and ${number(after)} ms`,
+  );
+  return paragraphs(
+    told(
+      machine,
+      `On ${adapter}, one connection, all sides in turn, ${number(rounds * requests)} requests of each; seed ${seed}.`,
+    ),
+    'First requests, p50 in milliseconds, and that of the bare handler over it (with the rounds that are farthest apart):',
+    table(
+      ['side', ...names.flatMap((name) => [name, 'bare ÷ side', 'rounds'])],
+      rows(sides, (each) => [
+        ...[each.first_p50_ms, each.bare_over_side],
+        each.bare_over_side_spread ? range(each.bare_over_side_spread) : null,
+      ]),
+    ),
+    'Replays, p50 in milliseconds, and that of the Redis package over it:',
+    table(
+      ['side', ...names.flatMap((name) => [name, 'Redis ÷ side'])],
+      rows(
+        sides.filter((side) => at(side, lengths[0]).replay_p50_ms !== null),
+        (each) => [each.replay_p50_ms, each.redis_over_side],
+      ),
+    ),
+    `A bare \`SELECT 1\` took, before and after: ${found.join('; ')}.`,
+  );
+}
+
 /** Throughput over that of the bare handler, for each number of connections, and on each Node.js. */
 function everywhere(results, nodes, counts) {
   const columns = [
     ...counts.map((connections) => ({ connections, node: nodes[0] })),
     ...nodes.slice(1).map((node) => ({ connections: usual(counts), node })),
   ];
-  const sides = results.filter(({ side, node }) => side !== 'bare' && node !== 'none');
+  const sides = results.filter(({ side, node }) => side !== 'bare' && side !== CONTROL && node !== 'none');
   if (columns.length < 2 || sides.length === 0) return [];
   const rows = distinct(sides.map(({ adapter, side, phase }) => JSON.stringify([adapter, side, phase])));
   return [
@@ -201,13 +244,14 @@ function latency({ machine, settings, results }) {
 }
 
 function growth({ machine, settings, results, ratios, by_time_over_random: byTime, target }) {
-  const { rounds, seconds, connections, side, adapter, seed } = settings;
+  const { rounds, seconds, connections, side, adapter, seed, clients } = settings;
+  const many = clients === undefined ? '' : ` records and random keys of ${number(clients)} clients,`;
   // Older results have the ratios of two workloads, of which replays were those of any record in one table alone.
   if (!Array.isArray(ratios)) return `Not measured yet in this form: \`npm run bench -- growth\`.`;
   return paragraphs(
     told(
       machine,
-      `Side \`${side}\` on ${adapter}, ${connections} connections, ${rounds} rounds of ${seconds} s each; seed ${seed}.`,
+      `Side \`${side}\` on ${adapter},${many} ${connections} connections, ${rounds} rounds of ${seconds} s each; seed ${seed}.`,
     ),
     table(
       [
@@ -322,21 +366,23 @@ function recordCost({ machine, settings, results }) {
   );
 }
 
-function summary({ machine, results }, { results: added }) {
+function summary({ results: distant }, { machine, results }) {
   const count = usual(distinct(results.map(({ connections }) => connections)));
   const { node } = results.find(({ side }) => side === 'transaction') ?? {};
-  const at = { adapter: 'express', node, phase: 'first' };
-  const ratio = (side) =>
-    number(results.find((each) => same(each, { ...at, side, connections: count }))?.ratio_to_bare);
-  const milliseconds = (side) => number(added.find((each) => same(each, { ...at, side }))?.added_p50_ms);
-  const replays = results.find((each) =>
-    same(each, { ...at, side: 'transaction', phase: 'replay', connections: count }),
+  const at = { side: 'transaction', adapter: 'express', node, connections: count };
+  const [first, replay] = ['first', 'replay'].map((phase) =>
+    results.find((each) => same(each, { ...at, phase })),
   );
+  const distances = distant
+    .filter(({ side, round_trip_ms: roundTrip }) => side === 'transaction' && roundTrip > 0)
+    .map(
+      (each) =>
+        `**${percent(each.bare_over_side)}** of its speed with ${each.round_trip_ms} ms to the database and back`,
+    );
   return (
-    `Measured on ${machine.cores} cores shared by everything, on Express with Node.js ${node}: at ${count} connections first requests reach ` +
-    `**${ratio('transaction')}** of the bare handler's throughput, **${ratio('transaction-tuned')}** with ` +
-    `[tuning](docs/performance.md#which-tuning-to-choose-when), and ${number(replays?.rps)} replays a second are answered; at one connection ` +
-    `a request is answered ${milliseconds('transaction')} ms later, tuned ${milliseconds('transaction-tuned')} ms.`
+    `Compared with the same handler without it, on Express with Node.js ${node}: a first request has ${distances.join(', ')}. ` +
+    `With everything on one machine of ${machine.cores} cores, at ${count} connections, first requests reach ` +
+    `**${percent(first?.ratio_to_bare)}** of the bare handler's throughput, and ${number(replay?.rps)} replays a second are answered.`
   );
 }
 
@@ -357,6 +403,10 @@ function ends(values) {
 
 function range([lowest, highest]) {
   return `${number(lowest, false)} – ${number(highest, false)}`;
+}
+
+function percent(ratio) {
+  return ratio === undefined || ratio === null ? '–' : `${Math.round(ratio * 100)}%`;
 }
 
 /** pgbench has neither adapter nor Node.js. */

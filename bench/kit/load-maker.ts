@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { App } from './app.js';
 import { Child } from './child.js';
-import type { Load, LoadReply, LoadResult } from './load-messages.js';
+import type { Load, LoadReply, LoadResult, Turns, TurnsResult } from './load-messages.js';
 
 const FILE = join(import.meta.dirname, 'load-process.js');
 /** What a load may take beyond its own time: the requests on their way, and a machine that does other things. */
@@ -40,6 +40,11 @@ export class LoadMaker {
         },
       );
     return { result, end: () => this.#child.tell({ end: id }) };
+  }
+
+  async takeTurns(turns: Turns): Promise<TurnsResult> {
+    const reply = await this.#child.ask({ turns }, LONGEST_LOAD_MS);
+    return (reply as { times: TurnsResult }).times;
   }
 
   end(): Promise<void> {

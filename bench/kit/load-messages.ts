@@ -10,12 +10,16 @@ export type LoadSource =
       readonly series: string;
       readonly body: string;
       readonly keys?: 'random' | 'by-time';
+      /** Each request is of one of so many clients. Default: all are of one. */
+      readonly clients?: number;
     }
   /** Keys of a series of that size that are recorded with this answer, each only once, from all over it; some are skipped. */
   | {
       readonly kind: 'recorded';
       readonly series: string;
       readonly size: number;
+      /** The clients that the records are of, in turn. */
+      readonly clients: number;
       readonly skip: number;
       readonly body: string;
       readonly expected: string;
@@ -55,10 +59,36 @@ export interface LoadResult {
   readonly body: string;
 }
 
+/** Requests to several applications, one at a time: so whatever else the machine does falls on all alike. */
+export interface Turns {
+  readonly path: string;
+  readonly apps: readonly Turn[];
+  /** Each asks every application once for something new, in random order, and then for the same again. */
+  readonly cycles: number;
+  readonly wallets: number;
+  readonly seed: number;
+}
+
+/** One of the applications that are asked in turn. */
+interface Turn {
+  readonly port: number;
+  /** Whether it is asked again; one that would do its work again is not. */
+  readonly replays: boolean;
+}
+
+/** Milliseconds that each application took for each request; every answer was right. */
+export interface TurnsResult {
+  readonly first: readonly (readonly number[])[];
+  readonly replay: readonly (readonly number[])[];
+}
+
 /** What the process answers. */
 export type LoadReply = { readonly id: number } & (
-  { readonly result: LoadResult } | { readonly failure: string }
+  { readonly result: LoadResult } | { readonly times: TurnsResult } | { readonly failure: string }
 );
 
 /** What the process is asked. `end` ends a load before its time. */
-export type LoadOrder = { readonly id: number; readonly load: Load } | { readonly end: number };
+export type LoadOrder =
+  | { readonly id: number; readonly load: Load }
+  | { readonly id: number; readonly turns: Turns }
+  | { readonly end: number };

@@ -12,8 +12,8 @@
  */
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { Connection } from './load-connection.js';
-import type { Load, LoadOrder, LoadReply, LoadResult } from './load-messages.js';
-import { percentile } from './statistics.js';
+import type { Load, LoadOrder, LoadReply, LoadResult, Turns, TurnsResult } from './load-messages.js';
+import { percentile, seededRandom, shuffled } from './statistics.js';
 
 /** A request as it goes onto the wire, and what must come back. */
 interface Exchange {
@@ -29,16 +29,20 @@ const running = new Map<number, () => void>();
 
 process.on('message', (order: LoadOrder) => {
   if ('end' in order) running.get(order.end)?.();
-  else void answer(order.id, order.load);
+  else if ('turns' in order) void answer(order.id, async () => ({ times: await takeTurns(order.turns) }));
+  else void answer(order.id, async () => ({ result: await perform(order.id, order.load) }));
 });
 process.on('disconnect', () => process.exit());
 // Ctrl-C reaches the whole group: the parent decides when this process ends.
 process.on('SIGINT', () => undefined);
 
-async function answer(id: number, load: Load): Promise<void> {
+async function answer(
+  id: number,
+  work: () => Promise<{ result: LoadResult } | { times: TurnsResult }>,
+): Promise<void> {
   let reply: LoadReply;
   try {
-    reply = { id, result: await perform(id, load) };
+    reply = { id, ...(await work()) };
   } catch (error) {
     reply = { id, failure: error instanceof Error ? error.message : String(error) };
   }
@@ -64,15 +68,10 @@ async function perform(id: number, load: Load): Promise<LoadResult> {
 
   const exchange = async (connection: Connection, since: number): Promise<void> => {
     sent++;
-    const { text, complaint } = next();
-    const reply = await connection.exchange(text);
-    const wrong = complaint(reply.status, reply.body);
-    if (wrong !== undefined) {
-      throw new Error(`${wrong}: ${reply.status} ${reply.body.slice(0, 300)}, in answer to\n${text}`);
-    }
+    const asked = next();
+    body = await checked(connection, asked);
     latencies.push(performance.now() - since);
-    body = reply.body;
-    if (load.remember) memory.push({ text, body });
+    if (load.remember) memory.push({ text: asked.text, body });
   };
   const closedLoop = async (connection: Connection): Promise<void> => {
     while (!over()) await exchange(connection, performance.now());
@@ -92,6 +91,44 @@ async function perform(id: number, load: Load): Promise<LoadResult> {
     };
   } finally {
     for (const connection of connections) connection.close();
+  }
+}
+
+/** The body of the answer, which is the right one. */
+async function checked(connection: Connection, { text, complaint }: Exchange): Promise<string> {
+  const { status, body } = await connection.exchange(text);
+  const wrong = complaint(status, body);
+  if (wrong === undefined) return body;
+  throw new Error(`${wrong}: ${status} ${body.slice(0, 300)}, in answer to\n${text}`);
+}
+
+async function takeTurns({ path, apps, cycles, wallets, seed }: Turns): Promise<TurnsResult> {
+  const random = seededRandom(seed);
+  const asked = await Promise.all(
+    apps.map(async ({ port, replays }) => ({
+      ...{ connection: await Connection.open(port), replays, last: { text: '', body: '' } },
+      ...{ first: [] as number[], replay: [] as number[] },
+    })),
+  );
+  const timed = async (connection: Connection, exchange: Exchange, times: number[]): Promise<string> => {
+    const since = performance.now();
+    const body = await checked(connection, exchange);
+    times.push(performance.now() - since);
+    return body;
+  };
+  try {
+    for (let cycle = 0; cycle < cycles; cycle++) {
+      for (const each of shuffled(asked, random)) {
+        const order = firstOrder(path, 1 + (cycle % wallets));
+        each.last = { text: order.text, body: await timed(each.connection, order, each.first) };
+      }
+      for (const { connection, last, replay } of shuffled(asked, random).filter(({ replays }) => replays)) {
+        await timed(connection, { text: last.text, complaint: expecting(last.body) }, replay);
+      }
+    }
+    return { first: asked.map(({ first }) => first), replay: asked.map(({ replay }) => replay) };
+  } finally {
+    for (const { connection } of asked) connection.close();
   }
 }
 
@@ -141,14 +178,17 @@ function exchanges({ source, path }: Load): () => Exchange {
     case 'series':
       return () => {
         const key = source.keys === 'by-time' ? timeKey() : seriesKey(source.series, count++);
-        return { text: requestText(path, key, source.body), complaint: expecting(undefined) };
+        const { clients } = source;
+        const client = clients === undefined ? undefined : clientName(Math.floor(Math.random() * clients));
+        return { text: requestText(path, key, source.body, client), complaint: expecting(undefined) };
       };
     case 'recorded': {
-      const { series, size, skip, body, expected } = source;
+      const { series, size, clients, skip, body, expected } = source;
       const stride = strideThrough(size);
       return () => {
-        const key = seriesKey(series, 1 + (((skip + count++) * stride) % size));
-        return { text: requestText(path, key, body), complaint: expecting(expected) };
+        const number = 1 + (((skip + count++) * stride) % size);
+        const text = requestText(path, seriesKey(series, number), body, clientName(number % clients));
+        return { text, complaint: expecting(expected) };
       };
     }
     case 'same': {
@@ -185,6 +225,11 @@ function seriesKey(series: string, number: number): string {
   return hash.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 }
 
+/** The same as in SQL: see records.ts. */
+function clientName(number: number): string {
+  return `client-${number}`;
+}
+
 /** A UUID of version 7: milliseconds first, so that keys made one after the other are neighbours in an index. */
 function timeKey(): string {
   const random = randomBytes(10).toString('hex');
@@ -203,9 +248,9 @@ function commonDivisor(one: number, other: number): number {
   return other === 0 ? one : commonDivisor(other, one % other);
 }
 
-function requestText(path: string, key: string, body: string): string {
+function requestText(path: string, key: string, body: string, client = 'bench-client'): string {
   return (
-    `POST ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: bench-client\r\nIdempotency-Key: ${key}\r\n` +
+    `POST ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: ${client}\r\nIdempotency-Key: ${key}\r\n` +
     `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`
   );
 }

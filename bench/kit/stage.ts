@@ -2,11 +2,13 @@ import { idempotencyDdl } from 'nestjs-pg-idempotency/migrations';
 import { WALLETS } from '../apps/shop.js';
 import type { AppSettings } from '../apps/side.js';
 import { App } from './app.js';
+import { Delays } from './delays.js';
 import { LoadMaker } from './load-maker.js';
 import { describeMachine, type Machine } from './machine.js';
 import type { NodeRuntime } from './nodes.js';
 import { Postgres, type Database } from './postgres.js';
 import { Redis } from './redis.js';
+import { REDIS_SIDE } from './side-names.js';
 
 /** Connections in each application's pool. */
 export const POOL = 16;
@@ -25,6 +27,8 @@ export type AppChoice = Pick<AppSettings, 'side' | 'adapter' | 'trace' | 'purgeT
   readonly database: Database;
   readonly node: NodeRuntime;
   readonly nodeOptions?: readonly string[];
+  /** Where it finds its servers, if not where they are. */
+  readonly through?: { readonly databaseUrl: string; readonly redisUrl: string | undefined };
 };
 
 /** Servers and processes of a run. Whatever was started is ended with it. */
@@ -64,11 +68,18 @@ export class Stage {
     return database;
   }
 
-  async app({ database, node, nodeOptions = [], ...choice }: AppChoice): Promise<App> {
-    const redisUrl = choice.side === 'node-idempotency-redis' ? (await this.redis()).url : undefined;
+  /** Starts the process that makes the way to servers longer. */
+  async delays(): Promise<Delays> {
+    const delays = await Delays.start();
+    this.#closing.push(() => delays.end());
+    return delays;
+  }
+
+  async app({ database, node, nodeOptions = [], through, ...choice }: AppChoice): Promise<App> {
+    const redisUrl = choice.side === REDIS_SIDE ? (through?.redisUrl ?? (await this.redis()).url) : undefined;
     const settings: AppSettings = {
       ...choice,
-      databaseUrl: database.url,
+      databaseUrl: through?.databaseUrl ?? database.url,
       pool: POOL,
       ...(redisUrl === undefined ? {} : { redisUrl }),
     };
@@ -77,7 +88,7 @@ export class Stage {
 
   /** Process ids of the servers that an application of this side uses; of their families, where they are ours. */
   serversOf(side: string): readonly (number | undefined)[] {
-    return side === 'node-idempotency-redis' ? [this.postgres.pid, this.#redis?.pid] : [this.postgres.pid];
+    return side === REDIS_SIDE ? [this.postgres.pid, this.#redis?.pid] : [this.postgres.pid];
   }
 
   /** Ends everything, the last first. May be called twice. */
