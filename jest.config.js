@@ -17,8 +17,13 @@ const PASSES = {
   ],
   /** End to end once more, on applications that connect through PgBouncer in transaction pooling mode. */
   pgbouncer: ['e2e/!(client*|start-page|rewards-start|sample-docs)', 'integration/cancel-request'],
-  /** What happens on the wire, and what happens when that breaks, with every option that trades something for speed. */
-  tuned: ['e2e/{limits,lost-commit,one-effect}', 'faults/{dead-owner,kill-points,lost-acknowledgement}'],
+  /** The store on a table that is partitioned by the hash of the identity. */
+  partitioned: [
+    'integration/{store-*,take-over,purge,*-statements,fenced-transaction,service*,run-lease,shared-looks*}',
+    'e2e/{expiry,fence,lease*,lost-commit,one-effect,replay,shared-replays,waiting}',
+    'faults/{dead-owner,kill-points,late-claims,lost-acknowledgement}',
+    'property/lives',
+  ],
   /** What the pages and the sample application say, run as it stands there, and what browsers do. */
   pages: [
     'integration/{recipes*,readme,docs,client-docs,performance-docs}',

@@ -8,7 +8,7 @@ import { join, relative } from 'node:path';
 import { findPgBouncer } from '../test/helpers/pgbouncer-location.mjs';
 
 /** The first is the README's command; what each of the others adds is in jest.config.js. */
-const PASSES = ['direct', 'pages', 'faults', 'tuned', 'pgbouncer', 'interop'];
+const PASSES = ['direct', 'pages', 'faults', 'partitioned', 'pgbouncer', 'interop'];
 const COUNTS = ['numPassedTests', 'numFailedTests', 'numRuntimeErrorTestSuites'];
 
 const options = process.argv.slice(2);

@@ -3,6 +3,10 @@ import { DatabaseError, Pool, type Client } from 'pg';
 import { idempotencyDdl } from '../../migrations/index.js';
 import { asAdmin, namePrefix, pooledUrlOf, THROUGH_POOLER, urlOf, withClient } from './admin.js';
 import { eventually } from './conditions.js';
+import { partitionedDdl } from './partitions.js';
+
+/** Whether the idempotency table of test databases is partitioned. */
+export const PARTITIONED = process.env['PASS'] === 'partitioned';
 
 /** A database of one test file's own. */
 export interface TestDatabase {
@@ -80,9 +84,10 @@ async function buildTemplate(): Promise<string> {
 /** The final name appears only when the tables are there: a worker that died half-way leaves no half template. */
 async function buildTemplateAs(name: string, admin: Client): Promise<void> {
   const draft = `${name}_draft`;
+  const { up } = idempotencyDdl();
   await admin.query(`DROP DATABASE IF EXISTS "${draft}" WITH (FORCE)`);
   await unlessAccessed(() => admin.query(`CREATE DATABASE "${draft}" TEMPLATE template0`));
-  await withClient(urlOf(draft), (client) => client.query(idempotencyDdl().up));
+  await withClient(urlOf(draft), (client) => client.query(PARTITIONED ? partitionedDdl(up) : up));
   await unlessAccessed(() => admin.query(`ALTER DATABASE "${draft}" RENAME TO "${name}"`));
 }
 
