@@ -337,9 +337,15 @@ describe('boot', () => {
     it.each([
       [
         'inherited from',
-        'CREATE TABLE idempotency_records (LIKE former); CREATE TABLE child () INHERITS (idempotency_records)',
+        'CREATE TABLE idempotency_records (LIKE former INCLUDING ALL); CREATE TABLE child () INHERITS (idempotency_records)',
       ],
       ['a view', 'CREATE VIEW idempotency_records AS SELECT * FROM former'],
+      ['a materialized view', 'CREATE MATERIALIZED VIEW idempotency_records AS SELECT * FROM former'],
+      [
+        'a foreign table',
+        `CREATE FOREIGN DATA WRAPPER elsewhere; CREATE SERVER other FOREIGN DATA WRAPPER elsewhere;
+         CREATE FOREIGN TABLE idempotency_records (LIKE former) SERVER other`,
+      ],
     ])('with a table that is %s', async (_what, change) => {
       const unsuitable = await createTestDatabase();
       databases.push(unsuitable);
@@ -361,6 +367,29 @@ describe('boot', () => {
         'CREATE TABLE part PARTITION OF idempotency_records FOR VALUES WITH (MODULUS 1, REMAINDER 0)',
       );
       await expectRuns(await start({ databaseUrl: partitioned.url }));
+    });
+
+    it.each([
+      [
+        'by time, so that an identity is unique in each partition only',
+        `CREATE TABLE idempotency_records (LIKE former INCLUDING ALL EXCLUDING INDEXES,
+           PRIMARY KEY (client, endpoint, key, created_at)) PARTITION BY RANGE (created_at);
+         CREATE TABLE one PARTITION OF idempotency_records DEFAULT`,
+      ],
+      [
+        'and whose unique index lacks a partition',
+        `CREATE TABLE idempotency_records (LIKE former INCLUDING ALL EXCLUDING INDEXES) PARTITION BY HASH (client);
+         CREATE TABLE one PARTITION OF idempotency_records FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+         CREATE UNIQUE INDEX ON ONLY idempotency_records (client, endpoint, key)`,
+      ],
+    ])('with a table that is partitioned %s', async (_how, create) => {
+      const partitioned = await createTestDatabase();
+      databases.push(partitioned);
+      await partitioned.query('ALTER TABLE idempotency_records RENAME TO former');
+      await partitioned.query(create);
+      const { code, message } = await refusal({ databaseUrl: partitioned.url });
+      expect(code).toBe('IDEMPOTENCY_TABLE_OUTDATED');
+      expect(message).toContain('a unique constraint on (client, endpoint, key)');
     });
 
     it.each([
@@ -388,6 +417,54 @@ describe('boot', () => {
       await expectRuns(
         await start({ databaseUrl: careless.url, idempotency: { allowAsynchronousCommit: true } }),
       );
+    });
+  });
+
+  describe('takes a table that is partitioned by hash', () => {
+    const ALL = ['client', 'endpoint', 'key'];
+    const withKey = async (columns: readonly string[], count: number): Promise<TestDatabase> => {
+      const partitioned = await createTestDatabase();
+      databases.push(partitioned);
+      await partitioned.query('ALTER TABLE idempotency_records RENAME TO former');
+      await partitioned.query(
+        `CREATE TABLE idempotency_records (LIKE former INCLUDING ALL) PARTITION BY HASH (${columns.join(', ')})`,
+      );
+      for (let remainder = 0; remainder < count; remainder++) {
+        await partitioned.query(
+          `CREATE TABLE part_${remainder} PARTITION OF idempotency_records
+             FOR VALUES WITH (MODULUS ${count}, REMAINDER ${remainder})`,
+        );
+      }
+      return partitioned;
+    };
+
+    it.each([
+      ['of the identity', ALL, 4],
+      ['of a part of the identity', ['client'], 3],
+      ['of the identity, in one partition', ALL, 1],
+    ])('%s', async (_what, columns, count) => {
+      const partitioned = await withKey(columns, count);
+      const app = await start({ databaseUrl: partitioned.url });
+      await expectRuns(app);
+      const expire = `UPDATE idempotency_records SET expires_at = now() - interval '1 hour'`;
+      await partitioned.query(expire);
+      const again = await postJson(`${app.url}/things`, {}, { 'Idempotency-Key': 'key' });
+      expect(again.headers['idempotency-replayed']).toBeUndefined();
+      await partitioned.query(expire);
+      expect(await app.app.get(IdempotencyPurgeService).purge()).toBe(1);
+      expect(await partitioned.query('SELECT FROM idempotency_records')).toEqual([]);
+    });
+
+    it('whose partitions have partitions', async () => {
+      const partitioned = await createTestDatabase();
+      databases.push(partitioned);
+      await partitioned.query(`
+        ALTER TABLE idempotency_records RENAME TO former;
+        CREATE TABLE idempotency_records (LIKE former INCLUDING ALL) PARTITION BY HASH (client);
+        CREATE TABLE part PARTITION OF idempotency_records FOR VALUES WITH (MODULUS 1, REMAINDER 0)
+          PARTITION BY HASH (key);
+        CREATE TABLE leaf PARTITION OF part FOR VALUES WITH (MODULUS 1, REMAINDER 0)`);
+      await expectRuns(await start({ databaseUrl: partitioned.url }));
     });
   });
 
