@@ -208,13 +208,17 @@ class Worker {
         return (await lives.expire(key)).map(() => run.count('expired'));
       case 'lapse':
         return (await lives.lapse(key)).map(() => run.count('lapsed'));
-      case 'release':
-        { run.count(`release: ${await application.service.release(identity)}`); return; }
+      case 'release': {
+        run.count(`release: ${await application.service.release(identity)}`);
+        return;
+      }
       case 'settle': {
-        const [unresolved] = (await application.service.list({ state: 'unresolved', limit: 1 })).records;
-        if (!unresolved) return undefined;
+        const { records } = await application.service.list({ state: 'unresolved' });
+        const settled = random.percent(50) ? records[0] : identity;
+        if (!settled) return undefined;
         const response = { status: 200, body: { settled: ++names } };
-        run.count(`settle: ${await application.service.settle(unresolved, response)}`); return;
+        run.count(`settle: ${await application.service.settle(settled, response)}`);
+        return;
       }
       case 'purge':
         if ((await application.nest.get(IdempotencyPurgeService).purge()) > 0) run.count('purged');
@@ -238,8 +242,16 @@ class Worker {
     if (isFresh && outcome.kind !== 'in-progress' && wasAcknowledged && (await lives.current(key)) === life)
       run.violations.push(`an acknowledged answer was not found: ${key}, life ${life}, ${outcome.kind}`);
     if (outcome.kind === 'unresolved' && random.percent(70)) {
-      outcome = await outcome.attempt.takeOver();
-      if (outcome.kind === 'claimed') run.count('taken over');
+      const { attempt } = outcome;
+      // As an application decides, or asks its provider.
+      await delay(random.below(30));
+      outcome = await attempt.takeOver();
+      if (outcome.kind === 'claimed') {
+        run.count('taken over');
+        // The first one where what was found is gone.
+        if (![1, attempt.attempt + 1].includes(outcome.execution.attempt))
+          run.violations.push(`another attempt was taken over than ${attempt.attempt}: ${key}`);
+      }
     }
     if (outcome.kind !== 'claimed') return;
     const { execution } = outcome;

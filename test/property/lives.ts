@@ -22,6 +22,9 @@ BEGIN
     ELSIF (NEW.status, NEW.response_body) IS DISTINCT FROM (OLD.status, OLD.response_body) THEN
       INSERT INTO violations VALUES ('an answer changed while it lived', OLD.key, OLD.status || ' -> ' || NEW.status);
     END IF;
+  ELSIF TG_OP = 'UPDATE' AND OLD.locked_until > clock_timestamp() AND OLD.expires_at > clock_timestamp()
+        AND (NEW.attempt > OLD.attempt OR position('settled'::bytea IN NEW.response_body) > 0) THEN
+    INSERT INTO violations VALUES ('a lease was taken away while it was held', OLD.key, NEW.status);
   ELSIF TG_OP <> 'DELETE' AND NEW.status <> 'processing' AND NEW.expires_at > clock_timestamp() THEN
     INSERT INTO completions (body, key, life)
     SELECT convert_from(NEW.response_body, 'UTF8'), key, life FROM lives WHERE key = NEW.key;
