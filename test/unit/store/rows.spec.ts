@@ -11,7 +11,6 @@ import {
   responseOf,
   takeOverFinding,
   timeOf,
-  type Raw,
 } from '../../../lib/store/rows.js';
 
 /** 2026-01-21T10:30:00.123456Z */
