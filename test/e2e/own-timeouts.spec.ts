@@ -113,12 +113,8 @@ describe.each(ADAPTERS)('timeouts that an application has set for itself (%s)', 
     const started = await start();
     const script: Handler = async ({ execution }) => {
       const sleeping = execution.transaction((manager) => manager.query('SELECT pg_sleep(1000)'));
-      return {
-        code: await sleeping.then(
-          () => 'slept',
-          ({ driverError }) => (driverError as { code: string }).code,
-        ),
-      };
+      const failed: unknown = await sleeping.catch((error: unknown) => error);
+      return { code: (failed as { driverError?: { code?: string } }).driverError?.code };
     };
     const answer = await started.run(script, { route });
     expect({ status: answer.status, body: answer.json() }).toEqual({ status: 201, body: { code: '57014' } });

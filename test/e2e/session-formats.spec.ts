@@ -65,7 +65,7 @@ describe.each(ADAPTERS)('formats of a session (%s)', (adapter) => {
       expect(replay.headers['idempotency-created-at']).toBe(original.headers['idempotency-created-at']);
       const identity = { client: 'tests', endpoint: `POST /${route}`, key };
       const found = (await running.service.find(identity))!;
-      expect(found.response?.body?.equals(original.body)).toBe(true);
+      expect(found.response?.body.equals(original.body)).toBe(true);
       expect(Math.abs(found.createdAt.getTime() - since)).toBeLessThan(HOUR);
       expect(found.expiresAt.getTime() - found.completedAt!.getTime()).toBe(24 * HOUR);
     }

@@ -139,7 +139,7 @@ describe.each(ADAPTERS)('what handlers leave in their session (%s)', (adapter) =
       ['second', 'completed'],
     ]);
     const found = await app.service.find(identity);
-    expect(found?.response?.body?.toString()).toBe(JSON.stringify({ text: 'a\\b', who: 'Zoë' }));
+    expect(found?.response?.body.toString()).toBe(JSON.stringify({ text: 'a\\b', who: 'Zoë' }));
     expect(found!.expiresAt.getTime()).toBeGreaterThan(found!.createdAt.getTime());
     expect(await app.service.release(identity)).toBe('done');
     expect(await records()).toHaveLength(1);

@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import type { PoolClient } from 'pg';
 import { asAdmin } from '../helpers/admin.js';
 import { ADAPTERS, Application, type Handler } from '../helpers/application.js';
 import { isCommit } from '../helpers/commit-faults.js';
@@ -6,6 +7,7 @@ import { poolOf } from '../helpers/connections.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { expectProblem } from '../helpers/leases.js';
 import { RecordingLogger } from '../helpers/replay.js';
+import { ReportingFilter } from '../helpers/reporting-filter.js';
 import { createShop } from '../helpers/shop.js';
 import { failureOf } from '../helpers/tasks.js';
 import { startDatabaseProxy, type TcpProxy } from '../helpers/tcp-proxy.js';
@@ -17,6 +19,10 @@ const UNAVAILABLE = 'IDEMPOTENCY_STORE_UNAVAILABLE';
 
 const allowConnections = (database: TestDatabase, allow: boolean): Promise<unknown> =>
   asAdmin((admin) => admin.query(`ALTER DATABASE "${database.name}" ALLOW_CONNECTIONS ${allow}`));
+
+const POOL_SIZE = 2;
+/** Connections that a test keeps from the application. */
+const taken: PoolClient[] = [];
 
 interface Outage {
   /** Makes the store unavailable for the next request, or while its handler runs. */
@@ -44,6 +50,19 @@ const OUTAGES: Readonly<Record<string, Outage>> = {
     },
     when: 'before',
     code: /55000/,
+  },
+  'the server is silent': {
+    happens: async ({ proxy }) => proxy.pause(),
+    when: 'before',
+    code: /time|silent|terminated|no connection/i,
+  },
+  'no connection is free': {
+    happens: async ({ app }) => {
+      const pool = poolOf(app.dataSource);
+      taken.push(...(await Promise.all(Array.from({ length: POOL_SIZE }, () => pool.connect()))));
+    },
+    when: 'before',
+    code: /time|connection/i,
   },
   'the session is terminated': {
     happens: async ({ database }) => {
@@ -74,6 +93,7 @@ describe.each(ADAPTERS)('what is told of a store that is unavailable (%s)', (ada
   let database: TestDatabase;
   let proxy: TcpProxy;
   let app: Application;
+  let filter: ReportingFilter;
   const logger = new RecordingLogger();
 
   beforeAll(async () => {
@@ -84,10 +104,13 @@ describe.each(ADAPTERS)('what is told of a store that is unavailable (%s)', (ada
       adapter,
       database,
       databaseUrl: proxy.url(database.directUrl),
-      poolSize: 2,
+      poolSize: POOL_SIZE,
       routes: { lease: { mode: 'lease' } },
       idempotency: { acquireTimeout: 2_000 },
-      configure: (nest) => nest.useLogger(logger),
+      configure: (nest) => {
+        nest.useLogger(logger);
+        filter = ReportingFilter.in(nest);
+      },
     });
   });
 
@@ -95,7 +118,8 @@ describe.each(ADAPTERS)('what is told of a store that is unavailable (%s)', (ada
     await allowConnections(database, true);
     proxy.refuse(false);
     proxy.resume();
-    logger.lines.length = 0;
+    for (const client of taken.splice(0)) client.release();
+    filter.caught.length = logger.lines.length = 0;
     await app.idle();
     await app.clear();
   });
@@ -156,6 +180,22 @@ describe.each(ADAPTERS)('what is told of a store that is unavailable (%s)', (ada
     expect(`${last.code} ${last.message}`).toMatch(outage.code);
     for (const { message } of chain) expectNoSecrets(message);
   });
+
+  it.each(CASES)(
+    'is one chain of causes for the filters of the application (%s): %s',
+    async (route, what) => {
+      const outage = OUTAGES[what]!;
+      if (outage.when === 'before') await outage.happens({ database, proxy, app });
+      app.acts(handling(outage));
+      expectProblem(await app.send(route, SECRET_KEY, { item: SECRET_BODY }), 503, UNAVAILABLE);
+      expect(filter.caught).toHaveLength(1);
+      const chain = chainOf(filter.caught[0]);
+      expect(chain.map(libraryCode).filter((code) => code !== undefined)).toEqual([UNAVAILABLE]);
+      const last = chain.at(-1)! as Error & { code?: string };
+      expect(`${last.code} ${last.message}`).toMatch(outage.code);
+      for (const { message } of chain) expectNoSecrets(message);
+    },
+  );
 
   it('is one warning of its own where the answer to COMMIT is lost', async () => {
     const stop = proxy.onClientData((chunk) => (isCommit(chunk) ? 'cut-after' : 'forward'));

@@ -1,23 +1,12 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { Catch, type ArgumentsHost } from '@nestjs/common';
-import { BaseExceptionFilter, HttpAdapterHost } from '@nestjs/core';
 import { ADAPTERS, Application, type Handler, type Scene } from '../helpers/application.js';
 import { expectProblem, expectReplay } from '../helpers/leases.js';
 import { RecordingLogger } from '../helpers/replay.js';
+import { ReportingFilter } from '../helpers/reporting-filter.js';
+import { Wallet } from '../helpers/shop.js';
 import { failureOf, taskOf } from '../helpers/tasks.js';
 
 const SECRET = 'value-that-nobody-may-log';
-
-/** What an application's own filter, or a reporter of errors, gets to see. */
-const caught: unknown[] = [];
-
-@Catch()
-class ReportingFilter extends BaseExceptionFilter {
-  override catch(exception: unknown, host: ArgumentsHost): void {
-    caught.push(exception);
-    super.catch(exception, host);
-  }
-}
 
 /** The codes of an error and of all that it was made of. */
 function codesOf(error: unknown): string[] {
@@ -86,6 +75,7 @@ const CASES = Object.keys(FAILING).flatMap((sqlState) =>
 
 describe.each(ADAPTERS)('an SQL error that a handler swallows (%s)', (adapter) => {
   let app: Application;
+  let filter: ReportingFilter;
   const logger = new RecordingLogger();
 
   beforeAll(async () => {
@@ -93,7 +83,7 @@ describe.each(ADAPTERS)('an SQL error that a handler swallows (%s)', (adapter) =
       adapter,
       configure: (nest) => {
         nest.useLogger(logger);
-        nest.useGlobalFilters(new ReportingFilter(nest.get(HttpAdapterHost).httpAdapter));
+        filter = ReportingFilter.in(nest);
       },
     });
     await app.database.query('CREATE TABLE named (name text PRIMARY KEY)');
@@ -101,7 +91,7 @@ describe.each(ADAPTERS)('an SQL error that a handler swallows (%s)', (adapter) =
   });
 
   afterEach(async () => {
-    caught.length = logger.lines.length = 0;
+    filter.caught.length = logger.lines.length = 0;
     await app.clear();
   });
 
@@ -115,7 +105,7 @@ describe.each(ADAPTERS)('an SQL error that a handler swallows (%s)', (adapter) =
     expectProblem(answer, 500, 'IDEMPOTENCY_TRANSACTION_ABORTED');
     expect(answer.headers['retry-after']).toBeUndefined();
     // Filters do not hear of what becomes of a response that the handler has returned.
-    for (const exception of caught) expect(codesOf(exception)).toContain(sqlState);
+    for (const exception of filter.caught) expect(codesOf(exception)).toContain(sqlState);
     expect(logged()).toContain(sqlState);
     expect(logged()).not.toContain(SECRET);
     expect(await app.state()).toEqual({ balance: 1000, orders: 0, records: 0 });
@@ -127,7 +117,7 @@ describe.each(ADAPTERS)('an SQL error that a handler swallows (%s)', (adapter) =
       const nested = scene.dataSource.transaction((manager) =>
         FAILING[sqlState]!({
           ...scene,
-          wallets: manager.getRepository(scene.wallets.target) as Scene['wallets'],
+          wallets: manager.getRepository(Wallet),
         }),
       );
       await expect(nested).rejects.toMatchObject({ driverError: { code: sqlState } });
@@ -147,7 +137,7 @@ describe.each(ADAPTERS)('an SQL error that a handler swallows (%s)', (adapter) =
       return next(scene);
     };
     expectProblem(await app.run(script, { key: 'second' }), 500, 'IDEMPOTENCY_TRANSACTION_ABORTED');
-    expect(codesOf(caught[0])).toContain('22012');
+    expect(codesOf(filter.caught[0])).toContain('22012');
     expect(logged()).toContain('22012');
     expect(logged()).not.toContain('23505');
   });
@@ -159,7 +149,9 @@ describe.each(ADAPTERS)('an SQL error that a handler swallows (%s)', (adapter) =
       const scene = { dataSource, orders: app.orders } as Scene;
       const work = HANDLERS[how]!(FAILING['23505']!);
       const failure = await failureOf(
-        app.service.run(taskOf('swallowed'), async () => void (await work(scene))),
+        app.service.run(taskOf('swallowed'), async () => {
+          await work(scene);
+        }),
       );
       expect(failure.error.code).toBe('IDEMPOTENCY_TRANSACTION_ABORTED');
       expect(codesOf(failure)).toContain('23505');

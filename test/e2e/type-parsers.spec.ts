@@ -52,9 +52,10 @@ class Instant {
 
 const { TIMESTAMPTZ, BYTEA, JSON: JSON_TYPE, INT8, INT4, INT2, BOOL, FLOAT8, UUID } = types.builtins;
 const asText = (text: string): unknown => text;
-const asTexts = (...oids: number[]): Parsers => oids.map((oid) => [oid, asText]);
+const asTexts = (...oids: Oid[]): Parsers => oids.map((oid) => [oid, asText]);
 
-type Parsers = readonly (readonly [oid: number, parser: (text: string) => unknown])[];
+type Oid = Parameters<typeof types.setTypeParser>[0];
+type Parsers = readonly (readonly [oid: Oid, parser: (text: string) => unknown])[];
 
 const READERS: Readonly<Record<string, Parsers>> = {
   'times as text, and JSON': asTexts(TIMESTAMPTZ, JSON_TYPE),
@@ -132,7 +133,7 @@ describe.each(ADAPTERS)('an application (%s)', (adapter) => {
         const found = await app.app.get(IdempotencyService).find(record);
         expect(found?.response?.headers).toContainEqual(['content-type', first.headers['content-type']]);
         expect(found?.response?.status).toBe(201);
-        expect(found?.response?.body?.equals(first.body)).toBe(true);
+        expect(found?.response?.body.equals(first.body)).toBe(true);
         expect([found!.attempt, found!.state]).toEqual([1, 'completed']);
         expect(await app.app.get(IdempotencyService).release(record)).toBe('done');
         expect(await app.app.get(IdempotencyService).release(record)).toBe('absent');

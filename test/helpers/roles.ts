@@ -22,6 +22,9 @@ export async function createRole(database: TestDatabase, name: string): Promise<
   return {
     name: role,
     url: url.href,
-    drop: async () => void (await asAdmin((admin) => admin.query(`DROP ROLE IF EXISTS "${role}"`))),
+    drop: () =>
+      asAdmin(async (admin) => {
+        await admin.query(`DROP ROLE IF EXISTS "${role}"`);
+      }),
   };
 }

@@ -103,7 +103,7 @@ const WAYS: Readonly<Record<string, Way>> = {
       scene,
       (client) =>
         new Promise((resolve, reject) => {
-          client.query(text, (error, result) => (error ? reject(error) : resolve(result)));
+          client.query(text, (error: Error | null, result) => (error ? reject(error) : resolve(result)));
         }),
     ),
   'a query object': (scene, text) => withClient(scene, (client) => submitted(client, queryOf, text)),
@@ -127,8 +127,8 @@ describe('what the tests below send', () => {
       await client.query('BEGIN');
       const before = await transaction();
       // A server that keeps none refuses to prepare a transaction, and has ended it.
-      await client.query(text).catch(async (error: pg.DatabaseError) => {
-        if (error.code !== '55000') throw error;
+      await client.query(text).catch(async (error: unknown) => {
+        if ((error as pg.DatabaseError).code !== '55000') throw error;
         await client.query('ROLLBACK');
       });
       return (await transaction()) !== before;
