@@ -6,7 +6,7 @@ import { DataSource } from 'typeorm';
 import { statementsFor } from '../../lib/store/sql.js';
 import { startApp, type TestApp } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
-import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
+import { createTestDatabase, PARTITIONED, type TestDatabase } from '../helpers/database.js';
 import { postJson } from '../helpers/http.js';
 
 @Controller('things')
@@ -117,7 +117,8 @@ describe('purge', () => {
     const plan = await database.query(
       `EXPLAIN (FORMAT JSON) ${purge.replace('$1', '1000').replace('$2', "'-infinity'")}`,
     );
-    expect(JSON.stringify(plan)).toContain('"Index Name":"idempotency_records_expires_idx"');
+    // That of the table, or of a partition.
+    expect(JSON.stringify(plan)).toMatch(/"Index Name":"idempotency_records_(expires_idx|0_expires_at_idx)"/);
     expect(JSON.stringify(plan)).not.toContain('Seq Scan');
   });
 
@@ -147,7 +148,8 @@ describe('purge', () => {
       const read = (await indexEntriesRead(1_000)) - before;
       // Each batch meets the last record of the one before again.
       expect(read).toBeGreaterThanOrEqual(1_000);
-      expect(read).toBeLessThan(1_200);
+      // On a partitioned table it looks at the next record of each partition.
+      expect(read).toBeLessThan(PARTITIONED ? 2_000 : 1_200);
     } finally {
       await reader.end();
     }
@@ -158,8 +160,9 @@ describe('purge', () => {
     let entries = 0;
     await eventually(async () => {
       const [stats] = await database.query<{ deleted: number; read: number }>(
-        `SELECT pg_stat_get_tuples_deleted('idempotency_records'::regclass)::int AS deleted,
-                pg_stat_get_tuples_returned('idempotency_records_expires_idx'::regclass)::int AS read`,
+        `SELECT sum(pg_stat_get_tuples_deleted(oid)) FILTER (WHERE relkind = 'r')::int AS deleted,
+                sum(pg_stat_get_tuples_returned(oid)) FILTER (WHERE relname LIKE '%expires%')::int AS read
+           FROM pg_class WHERE starts_with(relname, 'idempotency_records')`,
       );
       entries = stats!.read;
       const sessions = await database.query(

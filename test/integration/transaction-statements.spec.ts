@@ -466,7 +466,8 @@ describe('the statements of a transaction that holds an identity', () => {
         const { rows } = await one.query(`EXPLAIN EXECUTE look ('{c,c}', '{e,e}', '{1,2}')`);
         await one.query('DEALLOCATE look; RESET plan_cache_mode');
         const plan = rows.map((row) => row['QUERY PLAN']).join('\n');
-        expect(plan).toContain('Index Scan using idempotency_records_identity');
+        // That of the table, or of a partition.
+        expect(plan).toMatch(/Index Scan using idempotency_records_(identity|\d_pkey)/);
         expect(plan).not.toContain('Seq Scan');
       });
     });
