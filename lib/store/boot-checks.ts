@@ -3,7 +3,7 @@ import type { IsolationLevel } from '../core/store.js';
 import type { Pool } from '../join/port.js';
 import type { Raw } from './batch.js';
 import { acquireOnce } from './once.js';
-import { problemOf } from './problems.js';
+import { isForbidden } from './problems.js';
 import { isTrue } from './rows.js';
 import { COLUMNS, INSPECT, statementsFor, type Statements } from './sql.js';
 
@@ -46,8 +46,6 @@ interface FoundRow extends InspectRow {
 }
 
 const OLDEST_SERVER = 140_000;
-/** 42501 insufficient_privilege. */
-const FORBIDDEN = '42501';
 
 /**
  * Looks at the database once. From then on the table is named as the catalogue has it, so that all who work on it name it alike.
@@ -76,8 +74,7 @@ async function inspect(pool: Pool, inspection: Inspection): Promise<InspectRow> 
     );
     return rows[0] as unknown as InspectRow;
   } catch (error) {
-    const problem = problemOf(error);
-    if (problem.kind === 'lost' || problem.sqlState !== FORBIDDEN) throw error;
+    if (!isForbidden(error)) throw error;
     throw new IdempotencyUsageError(
       'IDEMPOTENCY_TABLE_FORBIDDEN',
       `the role may not use the schema of ${asked(inspection)}: GRANT USAGE ON SCHEMA … TO it.`,
@@ -132,8 +129,8 @@ function assertRights(row: InspectRow, name: string): void {
   if (forbidden.length > 0) {
     throw refused(
       'IDEMPOTENCY_TABLE_FORBIDDEN',
-      `role "${row.role}" may not ${forbidden.join(', ')} on ${name}. GRANT ${forbidden.join(', ')} ON ${name} TO ` +
-        `${quoted(row.role)}.`,
+      `role "${row.role}" may not ${forbidden.join(', ')} on ${name}: ` +
+        `GRANT SELECT, INSERT, UPDATE, DELETE ON ${name} TO ${quoted(row.role)}.`,
     );
   }
   if (isTrue(row.is_filtered)) {

@@ -1,3 +1,4 @@
+import { errorWithin } from '../core/causes.js';
 import type { Client, GiveBack, Pool } from '../join/port.js';
 import {
   canSendAtOnce,
@@ -9,7 +10,7 @@ import {
   type Statement,
 } from './batch.js';
 import { CANCEL_HEAD_START, cancelStatement } from './cancel.js';
-import { AcquireTimeoutError, isForgotten, mayBeStandby } from './problems.js';
+import { AcquireTimeoutError, isForgotten, isServerError, mayBeStandby } from './problems.js';
 import { BEGIN_OWN, COMMIT, IN_RECOVERY, ROLLBACK } from './sql.js';
 import { isTrue } from './rows.js';
 
@@ -38,8 +39,11 @@ export class PooledConnection {
   /** How to tell those who wait for an answer that there will be none: a discarded connection may stay open for a while. */
   readonly #waiting = new Set<(reason: Error) => void>();
   readonly #since = performance.now();
-  readonly #onError = (): void => {
+  /** What the connection broke by: whoever asks later is told only that it is broken. */
+  #lostBy: Error | undefined;
+  readonly #onError = (error: Error): void => {
     this.#lost = true;
+    this.#lostBy ??= error;
   };
 
   private constructor(
@@ -183,11 +187,12 @@ export class PooledConnection {
     this.release(!(await this.rollBack()));
   }
 
-  /** Of an error that the server reported, what is behind it once the transaction was undone: it may be a standby by now. */
+  /** What is behind an error: the server may be a standby by now, or the connection broken before by something else. */
   reasonOf(error: unknown): unknown {
-    return this.#standby
-      ? new Error('the server is a standby, on which nothing can be written', { cause: error })
-      : error;
+    if (this.#standby)
+      return new Error('the server is a standby, on which nothing can be written', { cause: error });
+    const isFirst = this.#lostBy === undefined || this.#lostBy === error || errorWithin(error, isServerError);
+    return isFirst ? error : new Error('the connection was lost', { cause: this.#lostBy });
   }
 
   async #isStandby(): Promise<boolean> {

@@ -3,7 +3,7 @@ import type { Identity } from '../core/identity.js';
 import type { Claim } from '../core/store.js';
 import { within, type PooledConnection } from './connection.js';
 import { acquire } from './once.js';
-import { AcquireTimeoutError, problemOf } from './problems.js';
+import { AcquireTimeoutError, isForbidden, problemOf } from './problems.js';
 import { recordedFinding, replayFinding, type Recorded, type ReplayRow } from './rows.js';
 import { BEGIN_LOOK } from './sql.js';
 import type { PostgresStoreOptions } from './store-options.js';
@@ -119,7 +119,7 @@ export class Looks {
       connection.release();
       for (const [index, each] of all.entries()) this.#answer(each, found.get(index));
     } catch (error) {
-      if (problemOf(error).kind === 'lost') connection.release(true);
+      if (problemOf(error).kind === 'lost' || isForbidden(error)) connection.release(true);
       else await connection.rollBackAndRelease();
       for (const each of all) each.resolve(undefined);
     } finally {

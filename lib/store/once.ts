@@ -3,7 +3,7 @@ import { IdempotencyFailure } from '../core/errors.js';
 import { pauseBefore } from '../core/waiting.js';
 import type { Answer, Statement } from './batch.js';
 import { PooledConnection } from './connection.js';
-import { failure, failureBeforeCommit, passes, problemOf } from './problems.js';
+import { failure, failureBeforeCommit, isForbidden, passes, problemOf } from './problems.js';
 import type { StoreOptions } from './store-options.js';
 
 /** Takes a connection of the pool. @throws IdempotencyFailure `IDEMPOTENCY_STORE_UNAVAILABLE` when none is to be had. */
@@ -20,9 +20,23 @@ export async function acquire(
 
 /** Takes a connection for one short piece of work, and gives it back; one that is silent for longer than `patience` is cut. */
 export async function acquireOnce<T>(
+  options: StoreOptions,
+  work: (connection: PooledConnection) => Promise<T>,
+  patience = options.acquireTimeout,
+): Promise<T> {
+  try {
+    return await sendOn(options, work, patience);
+  } catch (error) {
+    if (!isForbidden(error)) throw error;
+    // That session is closed. A new one has the role that it logged in with.
+    return sendOn(options, work, patience);
+  }
+}
+
+async function sendOn<T>(
   { pool, acquireTimeout, names }: StoreOptions,
   work: (connection: PooledConnection) => Promise<T>,
-  patience = acquireTimeout,
+  patience: number,
 ): Promise<T> {
   const connection = await PooledConnection.acquire(pool, acquireTimeout, names);
   const timer = setTimeout(() => connection.close(), patience);
@@ -32,7 +46,7 @@ export async function acquireOnce<T>(
     return result;
   } catch (error) {
     if (error instanceof IdempotencyFailure) connection.release();
-    else if (problemOf(error).kind === 'lost') connection.close();
+    else if (problemOf(error).kind === 'lost' || isForbidden(error)) connection.close();
     else await connection.rollBackAndRelease();
     throw connection.reasonOf(error);
   } finally {

@@ -67,7 +67,8 @@ interface ServerError {
   readonly severity: string;
 }
 
-function isServerError(error: object): error is ServerError {
+/** Whether it is an error that PostgreSQL reported. */
+export function isServerError(error: object): error is ServerError {
   const { code, severity } = error as Partial<ServerError>;
   return typeof code === 'string' && code.length === 5 && typeof severity === 'string';
 }
@@ -126,6 +127,12 @@ export function passes(error: unknown): boolean {
   return meaning === 'conflict' || (meaning === 'temporary' && problem.sqlState !== LOCK_NOT_AVAILABLE);
 }
 
+/** 42501 insufficient_privilege: the session may have been left with another role than its own, which a new one has not. */
+export function isForbidden(error: unknown): boolean {
+  const problem = problemOf(error);
+  return problem.kind === 'refused' && problem.sqlState === '42501';
+}
+
 /** Whether a primary that was demoted would refuse so what is written: in its words for a read-only transaction, or for BEGIN. */
 export function mayBeStandby(error: unknown): boolean {
   const problem = problemOf(error);
@@ -148,11 +155,11 @@ export function failureBeforeCommit(error: unknown, abortedBy?: unknown): Idempo
 /** What has to be done about what stays, by SQLSTATE. */
 const REMEDIES: Readonly<Record<string, string>> = {
   '42501':
-    'the role may not work on the table of records: grant it SELECT, INSERT, UPDATE and DELETE there, and USAGE of its schema',
+    'the role may not work on the table of records: GRANT SELECT, INSERT, UPDATE, DELETE ON it, and USAGE ON its SCHEMA, TO the role',
   '42P01': 'the table of records is gone, or has another name: run the migrations, and start again',
   '42703': 'the table of records lacks a column: run the migrations, and start again',
   '25006':
-    'the transaction may only read: leave a handler that makes it so, or that runs on a replica, unprotected',
+    'the transaction is read-only: leave a handler that makes it so, or that runs on a replica, unprotected',
   '22P05':
     'the encoding of the database cannot hold the client, the endpoint or the key: use UTF8, or names of ASCII',
   '23514':

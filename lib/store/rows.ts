@@ -25,10 +25,16 @@ export type ClaimedRow =
       readonly kind: 'unwritten';
       /** When the transaction began, in microseconds. */
       readonly began: string;
-      /** The role in force at the claim. */
-      readonly role: string;
+      readonly role: ClaimRole;
       readonly over: 'nothing' | 'expired' | { readonly lapsed: number };
     };
+
+/** Who was in force at the claim. */
+export interface ClaimRole {
+  readonly role: string;
+  /** The user of the session. */
+  readonly login: string;
+}
 
 /** A record to replay. */
 export interface Recorded {
@@ -66,7 +72,7 @@ export type Look =
 export interface Guard {
   readonly free: boolean;
   readonly began: string;
-  readonly role: string;
+  readonly role: ClaimRole;
   /** The process of the server that answered. */
   readonly pid: string;
 }
@@ -103,11 +109,12 @@ interface ClaimRow extends Omit<ExistingRow, 'fingerprint'> {
 export function guardOf(answer: Answer | undefined): Guard {
   const row = answer?.rows[0];
   if (!row) throw unanswered();
+  const { free = null, began, role, login, pid } = row;
   return {
-    free: isTrue(row['free']),
-    began: row['began'] ?? '',
-    role: row['role'] ?? '',
-    pid: row['pid'] ?? '',
+    free: isTrue(free),
+    began: began ?? '',
+    role: { role: role ?? '', login: login ?? '' },
+    pid: pid ?? '',
   };
 }
 

@@ -30,12 +30,21 @@ export const BEGIN_OWN = 'BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE';
 export const IN_RECOVERY = 'SELECT pg_is_in_recovery() AS standby';
 
 /*
- * $1 the role to write the record with. The record is the library's, whatever role the handler has taken on; that one is
- * remembered for `RESUME_ROLE`, since deferred triggers of the handler's run at COMMIT.
+ * $1 the role of the claim, $2 its session's user. The record is the library's, whatever role the handler has taken on; that is
+ * remembered for `RESUME_ROLE`, since deferred triggers of the handler's run at COMMIT. What comes behind is read as UTF-8, as
+ * node-postgres writes it.
  */
 export const TAKE_ROLE = `
-SELECT set_config('idempotency.handler_role', current_setting('role'), true), set_config('role', $1, true)`;
-export const RESUME_ROLE = `SELECT set_config('role', current_setting('idempotency.handler_role'), true)`;
+SELECT set_config('idempotency.handler_role', current_setting('role'), true),
+       set_config('idempotency.handler_user', session_user, true),
+       CASE WHEN session_user <> $2::text THEN set_config('session_authorization', $2::text, true) END,
+       CASE WHEN session_user <> $2::text OR current_setting('role') <> $1::text THEN set_config('role', $1::text, true) END,
+       CASE WHEN current_setting('client_encoding') <> 'UTF8' THEN set_config('client_encoding', 'UTF8', true) END`;
+export const RESUME_ROLE = `
+SELECT CASE WHEN session_user <> current_setting('idempotency.handler_user')
+            THEN set_config('session_authorization', current_setting('idempotency.handler_user'), true) END,
+       CASE WHEN current_setting('role') <> current_setting('idempotency.handler_role')
+            THEN set_config('role', current_setting('idempotency.handler_role'), true) END`;
 
 /** A time as microseconds since 1970: nothing that a session may set changes how it is written. */
 const micros = (time: string): string => `(extract(epoch FROM ${time}) * 1000000)::bigint`;
@@ -207,7 +216,7 @@ RETURNING ${micros('created_at')} AS claimed_at, attempt`;
 function lock(serverVersion: number): string {
   return `
 SELECT pg_try_advisory_xact_lock($1::bigint) AS free, ${micros('now()')} AS began, pg_backend_pid() AS pid,
-       current_setting('role') AS role, ${limits(serverVersion, '$2::text')}`;
+       current_setting('role') AS role, session_user AS login, ${limits(serverVersion, '$2::text')}`;
 }
 
 /*

@@ -6,7 +6,14 @@ import type { Statement } from '../batch.js';
 import type { PooledConnection } from '../connection.js';
 import type { Looks } from '../looks.js';
 import { acquire } from '../once.js';
-import { failureBeforeCommit, isConflict, isForgotten, LOCK_NOT_AVAILABLE, problemOf } from '../problems.js';
+import {
+  failureBeforeCommit,
+  isConflict,
+  isForbidden,
+  isForgotten,
+  LOCK_NOT_AVAILABLE,
+  problemOf,
+} from '../problems.js';
 import { guardOf, lockedLook, type Claimed, type Guard, type Look } from '../rows.js';
 import { BEGIN_LOOK, COMMIT, ROLLBACK, SAVEPOINT } from '../sql.js';
 import type { PostgresStoreOptions } from '../store-options.js';
@@ -23,6 +30,8 @@ interface Claiming {
   readonly claim: Claim;
   readonly lock: string;
   readonly lapsed: number | null;
+  /** Whether it was refused on a session that may have been left with another role, and is tried on another. */
+  readonly isSecond?: boolean;
 }
 
 /** Claims inside the transaction that the handler will run in. */
@@ -65,6 +74,10 @@ export class TransactionClaims {
         void connection.rollBackAndRelease();
         return this.#outcome(found, claiming);
       } catch (error) {
+        if (isForbidden(error) && !claiming.isSecond) {
+          connection.release(true);
+          return this.#claim({ ...claiming, isSecond: true });
+        }
         if (!isTriedAgain(error) || attempt === CLAIM_ATTEMPTS) return await failClaim(connection, error);
       }
       await connection.send([{ text: ROLLBACK }]);

@@ -82,7 +82,7 @@ export class ClaimedTransaction implements Execution {
     }
     if (serverError && isConflict(serverError.code))
       return failure('IDEMPOTENCY_TRANSACTION_CONFLICT', error);
-    if (isLost) return failure('IDEMPOTENCY_STORE_UNAVAILABLE', error);
+    if (isLost) return failure('IDEMPOTENCY_STORE_UNAVAILABLE', connection.reasonOf(error));
     if (isAborted(serverError)) return failureOfAborted(abortedBy ?? error);
     return isEndingRefused(error) ? failureOfRefusedEnding(error) : error;
   }
@@ -133,7 +133,7 @@ export class ClaimedTransaction implements Execution {
   #recording(response: RecordedResponse, handler: 'returned' | 'threw'): Statement[] {
     const row = this.claimed.row as UnwrittenRow;
     return [
-      { text: TAKE_ROLE, values: [row.role] },
+      { text: TAKE_ROLE, values: [row.role.role, row.role.login] },
       this.#record(response, handler, row),
       { text: RESUME_ROLE },
     ];
