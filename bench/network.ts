@@ -28,7 +28,16 @@ import type { Database } from './kit/postgres.js';
 import { hasRedis, REDIS_REMEDY } from './kit/redis.js';
 import { CONTROL, isUnprotected, REDIS_SIDE, SIDE_NAMES } from './kit/side-names.js';
 import { POOL, type Stage } from './kit/stage.js';
-import { chooseSeed, median, round, spread } from './kit/statistics.js';
+import {
+  chooseSeed,
+  generationsOf,
+  median,
+  percentile,
+  round,
+  seededRandom,
+  shuffled,
+  spread,
+} from './kit/statistics.js';
 import { table } from './kit/table.js';
 
 const KNOBS = {
@@ -36,13 +45,15 @@ const KNOBS = {
   /** Milliseconds for the way there and back. */
   'round-trips': [0, 1, 2],
   /** Parts of a distance, each with its ratios: how far they are apart is told. */
-  rounds: 5,
+  rounds: 6,
+  /** How often all applications are started anew at each distance, in random order. */
+  generations: 3,
   /** Of each side and phase in each round. */
   requests: 300,
   adapter: 'express',
   node: '24',
   seed: 0,
-  'warm-up': 4000,
+  'warm-up': 2500,
 } as const;
 
 type Knobs = Settings<typeof KNOBS>;
@@ -51,7 +62,7 @@ export const network: Benchmark = {
   name: 'network',
   file: 'network',
   smoke: [
-    ...['--round-trips=0,1', '--rounds=2', '--requests=5', '--node=own', '--warm-up=20'],
+    ...['--round-trips=0,1', '--rounds=2', '--generations=1', '--requests=5', '--node=own', '--warm-up=20'],
     `--sides=bare,transaction${hasRedis() ? `,${REDIS_SIDE}` : ''}`,
   ],
   run,
@@ -63,6 +74,7 @@ const TARGETS = [
   { round_trip_ms: 2, ratio: 0.93 },
 ] as const;
 const PROBES = 400;
+const QUICK = 0.1;
 
 /** Where servers are, at one distance. */
 interface Distance {
@@ -81,15 +93,11 @@ async function run(stage: Stage, flags: readonly string[]): Promise<BenchmarkRes
   const [results, distances] = [[] as Row[], [] as object[]];
   for (const roundTrip of knobs['round-trips']) {
     const distance = await distanceOf(stage, database, delays, roundTrip, knobs);
-    const before = await probe(distance.databaseUrl);
+    const before = round(await addedBy(distance.databaseUrl, database));
     const times = await measureAt(stage, database, distance, knobs, seed + roundTrip);
-    const after = await probe(distance.databaseUrl);
-    distances.push({
-      round_trip_ms: roundTrip,
-      select_before_ms: round(before),
-      select_after_ms: round(after),
-    });
-    console.error(`At ${roundTrip} ms SELECT 1 took ${round(before)} ms before and ${round(after)} ms after`);
+    const after = round(await addedBy(distance.databaseUrl, database));
+    distances.push({ round_trip_ms: roundTrip, added_before_ms: before, added_after_ms: after });
+    console.error(`At ${roundTrip} ms SELECT 1 took ${before} ms longer before, and ${after} ms after`);
     results.push(...rowsOf(roundTrip, knobs.sides, times));
   }
   await delays.end();
@@ -107,8 +115,8 @@ async function distanceOf(
 ): Promise<Distance> {
   const redis = sides.includes(REDIS_SIDE) ? (await stage.redis()).url : undefined;
   if (roundTrip === 0) return { roundTrip, databaseUrl: database.url, redisUrl: redis };
-  const straight = await probe(database.url);
-  const added = (await probe(await delays.lengthen(database.url, roundTrip))) - straight;
+  // What the process itself takes is in the quick ones; the slow ones are other work of the machine, which comes and goes.
+  const added = await addedBy(await delays.lengthen(database.url, roundTrip), database, QUICK);
   const corrected = Math.max(0, 2 * roundTrip - added);
   return {
     roundTrip,
@@ -117,32 +125,66 @@ async function distanceOf(
   };
 }
 
-/** Median of a bare round trip to the database, in milliseconds. */
-async function probe(url: string): Promise<number> {
-  const client = new Client({ connectionString: url });
-  await client.connect();
-  const times: number[] = [];
+/** How much longer a bare round trip takes than straight, in milliseconds, both asked in turn. */
+async function addedBy(url: string, straight: Database, part = 0.5): Promise<number> {
+  const clients = [straight.url, url].map((each) => new Client({ connectionString: each }));
+  for (const client of clients) await client.connect();
+  const times = clients.map((): number[] => []);
   for (let index = 0; index < PROBES; index++) {
-    const since = performance.now();
-    await client.query('SELECT 1');
-    // The first ones run code that is not compiled.
-    if (index >= PROBES / 4) times.push(performance.now() - since);
+    for (const [which, client] of clients.entries()) {
+      const since = performance.now();
+      await client.query('SELECT 1');
+      // The first ones run code that is not compiled.
+      if (index >= PROBES / 4) times[which]!.push(performance.now() - since);
+    }
   }
-  await client.end();
-  return median(times);
+  for (const client of clients) await client.end();
+  const [theirs, ours] = times.map((each) =>
+    percentile(
+      each.sort((a, b) => a - b),
+      part,
+    ),
+  );
+  return ours! - theirs!;
 }
 
-/** What each round found, in new processes: what the last distance left is not what this one begins with. */
+/** What each round found. */
 async function measureAt(
   stage: Stage,
   database: Database,
-  { databaseUrl, redisUrl }: Distance,
-  { sides, rounds, requests, adapter, node, 'warm-up': warm }: Knobs,
+  distance: Distance,
+  knobs: Knobs,
   seed: number,
 ): Promise<TurnsResult[]> {
+  const { sides, requests } = knobs;
+  const times: TurnsResult[] = [];
+  for (const rounds of generationsOf(knobs)) {
+    const apps = await startApps(stage, database, distance, knobs, seededRandom(seed + rounds[0]!));
+    const inOrder = sides.map((side) => apps.get(side)!);
+    const turns = inOrder.map(({ port, settings }) => ({ port, replays: !isUnprotected(settings.side) }));
+    for (const round of rounds) {
+      await emptyTables(stage, database);
+      const order = { path: PATH, apps: turns, cycles: requests, wallets: WALLETS, seed: seed + 100 * round };
+      times.push(await stage.load.takeTurns(order));
+      const [made, expected] = [await ordersIn(database), requests * sides.length];
+      if (made !== expected)
+        throw new Error(`${expected} requests were answered, and ${made} orders were made`);
+    }
+    for (const app of inOrder) await app.end();
+  }
+  return times;
+}
+
+async function startApps(
+  stage: Stage,
+  database: Database,
+  { databaseUrl, redisUrl }: Distance,
+  { sides, adapter, node, 'warm-up': warm }: Knobs,
+  random: () => number,
+): Promise<Map<string, App>> {
   if (adapter !== 'express' && adapter !== 'fastify') throw new Error(`There is no adapter named ${adapter}`);
-  const apps: App[] = [];
-  for (const side of sides) {
+  const apps = new Map<string, App>();
+  for (const side of shuffled(sides, random)) {
     const choice = {
       side,
       adapter,
@@ -150,27 +192,11 @@ async function measureAt(
       node: findNode(node),
       through: { databaseUrl, redisUrl },
     } as const;
-    apps.push(await stage.app(choice));
-    await warmUp(stage, apps.at(-1)!, warm);
+    const app = await stage.app(choice);
+    apps.set(side, app);
+    await warmUp(stage, app, warm);
   }
-  const turns = apps.map(({ port, settings }) => ({ port, replays: !isUnprotected(settings.side) }));
-  const times: TurnsResult[] = [];
-  for (let index = 0; index < rounds; index++) {
-    await emptyTables(stage, database);
-    const order = {
-      path: PATH,
-      apps: turns,
-      cycles: requests,
-      wallets: WALLETS,
-      seed: seed * rounds + index,
-    };
-    times.push(await stage.load.takeTurns(order));
-    const [made, expected] = [await ordersIn(database), requests * apps.length];
-    if (made !== expected)
-      throw new Error(`${expected} requests were answered, and ${made} orders were made`);
-  }
-  for (const app of apps) await app.end();
-  return times;
+  return apps;
 }
 
 /** Ratios are of medians; the spread is that of the rounds. */
@@ -224,7 +250,7 @@ function print(results: readonly Row[], distances: readonly object[]): void {
       ]),
     ),
   );
-  console.log(`\nA bare SELECT 1, p50: ${JSON.stringify(distances)}`);
+  console.log(`\nWhat a bare SELECT 1 took longer than straight, p50: ${JSON.stringify(distances)}`);
   console.log(
     `To be reached by \`transaction\`: ${TARGETS.map(({ round_trip_ms, ratio }) => `${ratio} at ${round_trip_ms} ms`).join(', ')}`,
   );

@@ -166,7 +166,7 @@ function network({ machine, settings, distances, results }) {
   const rows = (those, cells) =>
     those.map((side) => [side, ...lengths.flatMap((roundTrip) => cells(at(side, roundTrip)))]);
   const found = distances.map(
-    ({ select_before_ms: before, select_after_ms: after }, index) =>
+    ({ added_before_ms: before, added_after_ms: after }, index) =>
       `${names[index]} ${number(before)} and ${number(after)} ms`,
   );
   return paragraphs(
@@ -190,7 +190,7 @@ function network({ machine, settings, distances, results }) {
         (each) => [each.replay_p50_ms, each.redis_over_side],
       ),
     ),
-    `A bare \`SELECT 1\` took, before and after: ${found.join('; ')}.`,
+    `A bare \`SELECT 1\` took longer than straight, before and after, by: ${found.join('; ')}.`,
   );
 }
 

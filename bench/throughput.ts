@@ -24,7 +24,7 @@ import { isUnprotected, REDIS_SIDE, SIDE_NAMES } from './kit/side-names.js';
 import { join } from 'node:path';
 import { WALLETS } from './apps/shop.js';
 import { POOL, type Stage } from './kit/stage.js';
-import { chooseSeed, seededRandom, shuffled } from './kit/statistics.js';
+import { chooseSeed, generationsOf, seededRandom, shuffled } from './kit/statistics.js';
 import { resultsFrom, resultTable, type Measured, type Result, type Subject } from './kit/subjects.js';
 
 const KNOBS = {
@@ -131,13 +131,6 @@ function subjectsOf({ sides, phases, adapters, connections, nodes }: Knobs): Sub
     }
   }
   return subjects;
-}
-
-/** The numbers of the rounds that each generation of processes is measured in. */
-function generationsOf({ rounds, generations }: Knobs): number[][] {
-  const all = Array.from({ length: rounds }, (_, index) => index + 1);
-  const size = Math.ceil(rounds / Math.max(1, generations));
-  return all.filter((_, index) => index % size === 0).map((first) => all.slice(first - 1, first - 1 + size));
 }
 
 /**

@@ -47,3 +47,10 @@ export function shuffled<T>(items: readonly T[], random: () => number): T[] {
   }
   return result;
 }
+
+/** The numbers of the rounds that each generation of processes is measured in. */
+export function generationsOf({ rounds, generations }: { rounds: number; generations: number }): number[][] {
+  const all = Array.from({ length: rounds }, (_, index) => index + 1);
+  const size = Math.ceil(rounds / Math.max(1, generations));
+  return all.filter((_, index) => index % size === 0).map((first) => all.slice(first - 1, first - 1 + size));
+}
