@@ -74,14 +74,21 @@ export class PooledConnection {
         isLate = true;
         reject(new AcquireTimeoutError(timeout));
       }, timeout);
-      try {
+      const take = (): void =>
         pool.connect((error, client, giveBack) => {
+          if (client && isGarbling(client) && !isLate) {
+            giveBack(true);
+            take();
+            return;
+          }
           clearTimeout(timer);
           const connection = client && new PooledConnection(client, giveBack, names);
           if (!connection) reject(error ?? new Error('the pool gave no connection'));
           else if (isLate) connection.release();
           else resolve(connection);
         });
+      try {
+        take();
       } catch (error) {
         // There is no pool any more.
         clearTimeout(timer);
@@ -251,6 +258,29 @@ function cutPipeline(client: Client): void {
     readonly connection?: { readonly stream?: { destroy?: () => void } };
   };
   if (pipeline === true) connection?.stream?.destroy?.();
+}
+
+/** Sessions that read what node-postgres writes as UTF-8 in another encoding, by their clients; false: known not to. */
+const garbling = new WeakMap<object, boolean>();
+
+/** What node-postgres hears whenever a setting of a session changes that its server reports. */
+interface ParameterStatus {
+  readonly parameterName: string;
+  readonly parameterValue: string;
+}
+
+/** Whether somebody has left the session with another encoding, in which names would be others. */
+function isGarbling(client: Client): boolean {
+  const known = garbling.get(client);
+  if (known !== undefined) return known;
+  const { connection } = client as {
+    readonly connection?: { on?: (event: string, listener: (status: ParameterStatus) => void) => unknown };
+  };
+  garbling.set(client, false);
+  connection?.on?.('parameterStatus', ({ parameterName: name, parameterValue: value }) => {
+    if (name === 'client_encoding') garbling.set(client, value !== 'UTF8');
+  });
+  return false;
 }
 
 /** For a client that cannot send several at once, such as one of the native bindings. */

@@ -27,7 +27,7 @@ export const BEGIN_LOOK = 'BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY';
 /** Around the library's own statements, whatever isolation the session or the database has for its default. */
 export const BEGIN_OWN = 'BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE';
 /** A primary that was demoted refuses what is written, as a read-only transaction does. */
-export const IN_RECOVERY = 'SELECT pg_is_in_recovery() AS standby';
+export const IN_RECOVERY = 'SELECT pg_catalog.pg_is_in_recovery() AS standby';
 
 /*
  * $1 the role of the claim, $2 its session's user. The record is the library's, whatever role the handler has taken on; that is
@@ -35,16 +35,33 @@ export const IN_RECOVERY = 'SELECT pg_is_in_recovery() AS standby';
  * node-postgres writes it.
  */
 export const TAKE_ROLE = `
-SELECT set_config('idempotency.handler_role', current_setting('role'), true),
-       set_config('idempotency.handler_user', session_user, true),
-       CASE WHEN session_user <> $2::text THEN set_config('session_authorization', $2::text, true) END,
-       CASE WHEN session_user <> $2::text OR current_setting('role') <> $1::text THEN set_config('role', $1::text, true) END,
-       CASE WHEN current_setting('client_encoding') <> 'UTF8' THEN set_config('client_encoding', 'UTF8', true) END`;
+SELECT pg_catalog.set_config('idempotency.handler_role', pg_catalog.current_setting('role'), true),
+       pg_catalog.set_config('idempotency.handler_user', session_user, true),
+       CASE WHEN session_user <> $2::text THEN pg_catalog.set_config('session_authorization', $2::text, true) END,
+       CASE WHEN session_user <> $2::text OR pg_catalog.current_setting('role') <> $1::text THEN pg_catalog.set_config('role', $1::text, true) END,
+       CASE WHEN pg_catalog.current_setting('client_encoding') <> 'UTF8' THEN pg_catalog.set_config('client_encoding', 'UTF8', true) END`;
 export const RESUME_ROLE = `
-SELECT CASE WHEN session_user <> current_setting('idempotency.handler_user')
-            THEN set_config('session_authorization', current_setting('idempotency.handler_user'), true) END,
-       CASE WHEN current_setting('role') <> current_setting('idempotency.handler_role')
-            THEN set_config('role', current_setting('idempotency.handler_role'), true) END`;
+SELECT CASE WHEN session_user <> pg_catalog.current_setting('idempotency.handler_user')
+            THEN pg_catalog.set_config('session_authorization', pg_catalog.current_setting('idempotency.handler_user'), true) END,
+       CASE WHEN pg_catalog.current_setting('role') <> pg_catalog.current_setting('idempotency.handler_role')
+            THEN pg_catalog.set_config('role', pg_catalog.current_setting('idempotency.handler_role'), true) END`;
+
+const FUNCTIONS = [
+  ...['now', 'clock_timestamp', 'set_config', 'current_setting', 'pg_backend_pid', 'pg_is_in_recovery'],
+  ...[
+    'pg_try_advisory_xact_lock',
+    'pg_advisory_xact_lock_shared',
+    'encode',
+    'ceil',
+    'count',
+    'max',
+    'unnest',
+  ],
+];
+const CALL = new RegExp(`(?<![\\w.])(?=(?:${FUNCTIONS.join('|')})\\()`, 'g');
+
+/** Calls functions by their full names: others of the same may come first in the search_path of a session. */
+const inCatalog = (text: string): string => text.replaceAll(CALL, 'pg_catalog.');
 
 /** A time as microseconds since 1970: nothing that a session may set changes how it is written. */
 const micros = (time: string): string => `(extract(epoch FROM ${time}) * 1000000)::bigint`;
@@ -80,12 +97,27 @@ const HOT_EVERYWHERE = [
 
 /** The statements for that table. Each names it with its schema: a handler, or a session, may have any search_path. */
 export function statementsFor(target: TargetTable) {
-  const { serverVersion } = target;
   const table = `${pg.escapeIdentifier(target.schema)}.${pg.escapeIdentifier(target.name)}`;
-  const statements = {
+  const statements = textsFor(table, target);
+  const hot = [...HOT.map((name) => [name, statements[name]] as const), ...HOT_EVERYWHERE];
+  /** The names under which sessions keep the hot ones prepared, by their texts. */
+  const names: ReadonlyMap<string, string> = new Map(hot.map(([name, text]) => [text, nameOf(name, text)]));
+  return {
+    ...statements,
     /** The table's name, from which locks are hashed. */
     table,
     begin: (isolation: IsolationLevel): string => `BEGIN ISOLATION LEVEL ${isolation} READ WRITE`,
+    names,
+  };
+}
+
+/** Stands for the table while functions are qualified: its name may look like a call. */
+const PLACEHOLDER = '\0';
+
+/** By name. */
+function textsFor(name: string, { isPartitioned, serverVersion }: TargetTable) {
+  const table = PLACEHOLDER;
+  const texts = {
     lookForAll: lookForAll(table),
     lock: lock(serverVersion),
     look: look(table),
@@ -106,12 +138,12 @@ export function statementsFor(target: TargetTable) {
     list: list(table),
     releaseRecord: releaseRecord(table),
     settleRecord: settleRecord(table),
-    purge: target.isPartitioned ? purgePartitioned(table) : purge(table),
-  };
-  const hot = [...HOT.map((name) => [name, statements[name]] as const), ...HOT_EVERYWHERE];
-  /** The names under which sessions keep the hot ones prepared, by their texts. */
-  const names: ReadonlyMap<string, string> = new Map(hot.map(([name, text]) => [text, nameOf(name, text)]));
-  return { ...statements, names };
+    purge: isPartitioned ? purgePartitioned(table) : purge(table),
+  } satisfies Record<string, string>;
+  const qualified = Object.entries(texts).map(
+    ([what, text]) => [what, inCatalog(text).replaceAll(PLACEHOLDER, () => name)] as const,
+  );
+  return Object.fromEntries(qualified) as { readonly [Name in keyof typeof texts]: string };
 }
 
 /**

@@ -198,25 +198,6 @@ describe.each(ADAPTERS)('a handler that ends its transaction by itself (%s)', (a
     expect(await app.state()).toMatchObject({ orders: 1, records: 1 });
   });
 
-  describe('where backslashes escape in every string', () => {
-    const escaping = (text: string): Handler => {
-      return async ({ dataSource }) => {
-        await dataSource.query('SET LOCAL standard_conforming_strings = off');
-        return { rows: await dataSource.query<unknown>(text) };
-      };
-    };
-
-    it('is not what has it in a string', async () => {
-      const answer = await app.run(escaping(`SELECT '\\'; COMMIT; ' AS text`), { key: 'escaping' });
-      expect(answer.json()).toEqual({ rows: [{ text: `'; COMMIT; ` }] });
-      expect(await app.state()).toMatchObject({ records: 1 });
-    });
-
-    it('is refused behind a string', async () => {
-      await expectRefused(escaping(`SELECT '\\\\', '\\''; ${WRITE}; COMMIT`), 'escaped');
-    });
-  });
-
   it('is refused in a fenced transaction of lease mode, which writes nothing', async () => {
     const script: Handler = ({ execution }) =>
       execution.transaction((manager) => manager.query(`${WRITE}; COMMIT`));
