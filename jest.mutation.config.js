@@ -9,8 +9,8 @@ import { swcOptions } from './test/jest/swc-options.mjs';
  */
 export default {
   testMatch: [
-    '<rootDir>/test/unit/{core,http,postgres}/*.spec.ts',
-    '<rootDir>/test/integration/{store-{transaction,lease},fenced-transaction}.spec.ts',
+    '<rootDir>/test/unit/{core,http,join,store}/*.spec.ts',
+    '<rootDir>/test/integration/{store-{transaction,lease,pieces},fenced-transaction}.spec.ts',
     '<rootDir>/test/faults/lost-acknowledgement.spec.ts',
   ],
   testEnvironment: fileURLToPath(import.meta.resolve('./test/mutation/first-failure-environment.cjs')),

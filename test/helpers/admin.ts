@@ -11,6 +11,11 @@ export const TEST_ENVIRONMENT = {
 /** Whether what a test calls the URL of its database leads through PgBouncer. */
 export const THROUGH_POOLER = process.env['PASS'] === 'pgbouncer';
 
+/** Whether PgBouncer runs, for tests that go through it whatever the pass. */
+export function isPoolerThere(): boolean {
+  return process.env[TEST_ENVIRONMENT.poolerUrl] !== undefined;
+}
+
 /** Connection string of the server's administrative database, for tests that work on the server itself. */
 function adminUrl(): string {
   return environment(TEST_ENVIRONMENT.adminUrl);

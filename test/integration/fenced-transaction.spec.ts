@@ -2,14 +2,12 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { Client } from 'pg';
 import { EventSubscriber, type EntitySubscriberInterface, type TransactionCommitEvent } from 'typeorm';
 import { currentFrame } from '../../lib/core/ambient.js';
-import { lockNumber } from '../../lib/core/identity.js';
 import type { Execution } from '../../lib/core/store.js';
 import type { HandlerExecution } from '../../lib/store/handler-execution.js';
 import { eventually } from '../helpers/conditions.js';
 import { LEASE, RESPONSE, TestStore } from '../helpers/store.js';
 
 const UNAVAILABLE = 'IDEMPOTENCY_STORE_UNAVAILABLE';
-const ON = '"idempotency_records"';
 
 /** Milliseconds within which a fenced transaction must have begun. */
 const PATIENCE = 1_000;
@@ -60,9 +58,7 @@ describe('a fenced transaction', () => {
 
   const lock = async (): Promise<unknown> => {
     await rival.query('BEGIN');
-    return rival.query('SELECT pg_advisory_xact_lock($1::bigint)', [
-      lockNumber(ON, store.claimOf(LEASE).identity),
-    ]);
+    return rival.query('SELECT pg_advisory_xact_lock($1::bigint)', [store.lockOf()]);
   };
 
   const isWaiting = async (): Promise<boolean> => {
@@ -196,9 +192,7 @@ describe('a fenced transaction', () => {
     });
     let heard: unknown;
     afterTheCommit = async ({ queryRunner }) => {
-      const taken = queryRunner.query('SELECT pg_advisory_xact_lock_shared($1::bigint)', [
-        lockNumber(ON, store.claimOf(LEASE).identity),
-      ]);
+      const taken = queryRunner.query('SELECT pg_advisory_xact_lock_shared($1::bigint)', [store.lockOf()]);
       heard = await taken.then(
         () => 'done',
         (error: unknown) => error,

@@ -113,9 +113,11 @@ describe('purge', () => {
     await addRecords('live-', 20_000, 5);
     await addRecords('old-', 5, -5);
     await database.query('ANALYZE idempotency_records');
-    const { purge } = statementsFor('idempotency_records', undefined, 180_000);
+    const { purge } = statementsFor({
+      ...{ schema: 'public', name: 'idempotency_records', isPartitioned: false, serverVersion: 180_000 },
+    });
     const plan = await database.query(
-      `EXPLAIN (FORMAT JSON) ${purge.replace('$1', '1000').replace('$2', "'-infinity'")}`,
+      `EXPLAIN (FORMAT JSON) ${purge.replace('$1', '1000').replace('$2', "'0'")}`,
     );
     // That of the table, or of a partition.
     expect(JSON.stringify(plan)).toMatch(/"Index Name":"idempotency_records_(expires_idx|0_expires_at_idx)"/);
@@ -173,6 +175,37 @@ describe('purge', () => {
     });
     return entries;
   }
+
+  it('deletes from every part of a partitioned table what has expired there, and nothing else', async () => {
+    const partitioned = await createTestDatabase();
+    try {
+      // The first row of each part is at the same place.
+      await partitioned.query(`
+        ALTER TABLE idempotency_records RENAME TO former;
+        CREATE TABLE idempotency_records (LIKE former INCLUDING ALL) PARTITION BY HASH (key);
+        CREATE TABLE one PARTITION OF idempotency_records FOR VALUES WITH (MODULUS 3, REMAINDER 0);
+        CREATE TABLE two PARTITION OF idempotency_records FOR VALUES WITH (MODULUS 3, REMAINDER 1);
+        CREATE TABLE three PARTITION OF idempotency_records FOR VALUES WITH (MODULUS 3, REMAINDER 2);
+        INSERT INTO idempotency_records (client, endpoint, key, fingerprint, status, mode, format_version, expires_at)
+        SELECT 'c', 'e', n, '', 'completed', 'transaction', 1, now() + (n % 2 - 0.5) * interval '1 hour'
+          FROM generate_series(1, 60) n`);
+      const app = await startApp({
+        ...{ adapter: 'express', databaseUrl: partitioned.url, controllers: [ThingsController], poolSize: 4 },
+        idempotency: { purge: { interval: '10d', batchSize: 7 } },
+      });
+      try {
+        expect(await service(app).purge()).toBe(30);
+        const left = await partitioned.query<{ even: boolean; count: number }>(
+          'SELECT key::int % 2 = 0 AS even, count(*)::int AS count FROM idempotency_records GROUP BY 1',
+        );
+        expect(left).toEqual([{ even: false, count: 30 }]);
+      } finally {
+        await app.close();
+      }
+    } finally {
+      await partitioned.drop();
+    }
+  });
 
   it('joins a run that is under way', async () => {
     const purge = service(await start(false));
@@ -333,7 +366,9 @@ describe('purge', () => {
         /purge failed and is tried again.*hands off/.test(String(message)),
       ),
     );
-    await expect(service(app).purge()).rejects.toThrow('hands off');
+    await expect(service(app).purge()).rejects.toMatchObject({
+      ...{ error: { code: 'IDEMPOTENCY_STORE_REFUSED' }, cause: { message: 'hands off' } },
+    });
     expect(await keys()).toEqual(['old-1']);
     await database.query('DROP TRIGGER note_deletion ON idempotency_records');
     await eventually(async () => (await keys()).length === 0);

@@ -1,15 +1,12 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { Client } from 'pg';
-import { randomUUID } from 'node:crypto';
 import { afterCommit, currentFrame } from '../../lib/core/ambient.js';
-import { lockNumber } from '../../lib/core/identity.js';
-import type { Claim, Execution } from '../../lib/core/store.js';
-import { sendClaim, type Finding } from '../../lib/store/rows.js';
-import { PooledConnection } from '../../lib/store/connection.js';
-import { statementsFor } from '../../lib/store/sql.js';
-import type { HandlerExecution } from '../../lib/store/handler-execution.js';
+import type { Claim, ClaimOutcome, Execution } from '../../lib/core/store.js';
+import type { IdempotencyExecution } from '../../lib/idempotency-execution.js';
+import { isClaim } from '../helpers/commit-faults.js';
 import { deferred, eventually } from '../helpers/conditions.js';
 import { attemptOf, codeOf, executionOf, LEASE, RESPONSE, TestStore } from '../helpers/store.js';
+import { holdNext, type ProxiedConnection } from '../helpers/tcp-proxy.js';
 
 const LOST = 'IDEMPOTENCY_LEASE_LOST';
 const serverError = (code: string): Error => Object.assign(new Error(code), { code, severity: 'ERROR' });
@@ -35,8 +32,8 @@ describe('the store in lease mode', () => {
     await store.close();
   });
 
-  const ownOf = (execution: Execution): HandlerExecution =>
-    execution.run(() => currentFrame())!.execution as HandlerExecution;
+  const ownOf = (execution: Execution): IdempotencyExecution =>
+    execution.run(() => currentFrame())!.execution as IdempotencyExecution;
 
   /** An execution whose handler began. */
   const begun = async (facts: Partial<Claim> = {}): Promise<Execution> => {
@@ -284,15 +281,70 @@ describe('the store in lease mode', () => {
     });
 
     it('that is sent again recognises its own token', async () => {
-      const connection = await PooledConnection.acquire(store.dataSource, 5_000);
-      const statements = statementsFor('idempotency_records', undefined, 140_000);
-      const token = randomUUID();
-      const send = (): Promise<Finding> => sendClaim(connection, statements, store.claimOf(LEASE), token);
-      const first = await send();
-      expect(first).toMatchObject({ kind: 'claimed', attempt: 1 });
-      expect(await send()).toEqual(first);
+      const proxied = await TestStore.start({ database: store.database, behindProxy: true, acquireTimeout: 2_000 });
+      let claims = 0;
+      const lost = new Set<ProxiedConnection>();
+      const stops = [
+        proxied.proxy.onClientData((chunk, connection) => {
+          if (isClaim(chunk) && ++claims === 1) lost.add(connection);
+        }),
+        proxied.proxy.onServerData((_chunk, connection) => (lost.has(connection) ? 'cut-before' : 'forward')),
+      ];
+      const execution = await proxied.execution(LEASE);
+      expect([claims, execution.attempt]).toEqual([2, 1]);
+      expect(await store.row()).toMatchObject({ created_at: execution.createdAt, attempt: 1 });
       expect(await store.claim(LEASE)).toMatchObject({ kind: 'in-progress' });
-      connection.release();
+      for (const stop of stops) stop();
+      await execution.complete(RESPONSE, 'returned');
+      expect(await store.row()).toMatchObject({ status: 'completed' });
+      await proxied.close();
+    });
+
+    describe('that was held up on its way is taken back when it arrives, behind', () => {
+      let proxied: TestStore;
+
+      beforeEach(async () => {
+        await store.database.query(`
+          CREATE FUNCTION arrive() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN INSERT INTO notes VALUES ('arrived'); RETURN NULL; END $$;
+          CREATE TRIGGER arrive AFTER INSERT ON idempotency_records FOR EACH ROW EXECUTE FUNCTION arrive()`);
+        proxied = await TestStore.start({ database: store.database, behindProxy: true, acquireTimeout: 2_000 });
+      });
+
+      afterEach(async () => {
+        await proxied.close();
+        await store.database.query('DROP FUNCTION arrive CASCADE');
+      });
+
+      it.each<[string, (outcome: () => Promise<ClaimOutcome>) => Promise<void>]>([
+        [
+          'a replay',
+          async (outcome) => {
+            await (await store.execution(LEASE)).complete(RESPONSE, 'returned');
+            expect(await outcome()).toMatchObject({ kind: 'recorded' });
+            await store.database.query('DELETE FROM idempotency_records');
+          },
+        ],
+        [
+          'what runs elsewhere',
+          async (outcome) => {
+            const other = await store.execution(LEASE);
+            expect(await outcome()).toMatchObject({ kind: 'in-progress' });
+            await other.release();
+          },
+        ],
+        ['a copy that claimed and was released', async (outcome) => executionOf(await outcome()).release()],
+      ])('%s', async (_what, meanwhile) => {
+        const { held, letGo } = holdNext(proxied.proxy);
+        const claiming = proxied.claim(LEASE);
+        await held;
+        await meanwhile(() => claiming);
+        await eventually(async () => (await store.row()) === undefined);
+        await store.database.query('TRUNCATE notes');
+        letGo();
+        await eventually(async () => (await store.notes()).includes('arrived'));
+        await eventually(async () => (await store.row()) === undefined);
+      });
     });
 
     it('cannot take over from an owner inside a fenced transaction', async () => {
@@ -410,11 +462,11 @@ describe('the store in lease mode', () => {
       expect(await store.notes()).toEqual([]);
     });
 
-    it('says that the store is unavailable when it cannot begin', async () => {
+    it('says that the server refuses it when it cannot begin', async () => {
       const execution = await begun();
       await store.database.query('ALTER TABLE idempotency_records RENAME TO elsewhere');
       try {
-        expect(await codeOf(fenced(execution, () => store.note('a')))).toBe('IDEMPOTENCY_STORE_UNAVAILABLE');
+        expect(await codeOf(fenced(execution, () => store.note('a')))).toBe('IDEMPOTENCY_STORE_REFUSED');
       } finally {
         await store.database.query('ALTER TABLE elsewhere RENAME TO idempotency_records');
       }
@@ -446,11 +498,9 @@ describe('the store in lease mode, where transactions are stricter', () => {
     const claim = strict.claimOf({ kind: 'lease', lease: 600 });
     const execution = executionOf(await strict.claim(claim.mode, claim));
     execution.run(() => currentFrame())!.enterHandler();
-    const own = execution.run(() => currentFrame())!.execution as HandlerExecution;
+    const own = execution.run(() => currentFrame())!.execution as IdempotencyExecution;
     await rival.query('BEGIN');
-    await rival.query('SELECT pg_advisory_xact_lock($1::bigint)', [
-      lockNumber('"idempotency_records"', claim.identity),
-    ]);
+    await rival.query('SELECT pg_advisory_xact_lock($1::bigint)', [strict.lockOf(claim.identity)]);
     const fenced = execution.run(() => own.transaction(() => strict.note('after all')));
     const waiting = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`;
     await eventually(async () => (await store.database.query(waiting)).length === 1);
@@ -469,7 +519,7 @@ describe('the store in lease mode, where transactions are stricter', () => {
   it('a fenced transaction keeps its row from nobody, and is refused to who was overtaken', async () => {
     const execution = await strict.execution({ kind: 'lease', lease: 600 });
     execution.run(() => currentFrame())!.enterHandler();
-    const own = execution.run(() => currentFrame())!.execution as HandlerExecution;
+    const own = execution.run(() => currentFrame())!.execution as IdempotencyExecution;
     const until = async (): Promise<number> => ((await store.row())!['locked_until'] as Date).getTime();
     await execution.run(() =>
       own.transaction(async (manager) => {

@@ -26,11 +26,16 @@ const COPIED = [
 const PATIENCE = 900_000;
 
 /** These ask the statements themselves, and take seconds. */
-const DIRECT = [
-  'integration/claim-statements',
-  'integration/transaction-statements',
-  'integration/owner-statements',
-];
+const [CLAIMS, TRANSACTIONS, OWNERS] = ['claim', 'transaction', 'owner'].map((of) => `integration/${of}-statements`);
+const DIRECT = [CLAIMS, TRANSACTIONS, OWNERS];
+const FIRST = {
+  ...{ claim: CLAIMS, takeOver: CLAIMS, lock: TRANSACTIONS, look: TRANSACTIONS, lookForAll: TRANSACTIONS },
+  ...{ limits: TRANSACTIONS, record: TRANSACTIONS, recordOverExpired: TRANSACTIONS },
+  ...{ recordOverLapsed: TRANSACTIONS, isOurs: TRANSACTIONS, wroteOne: TRANSACTIONS, TAKE_ROLE: TRANSACTIONS },
+  ...{ RESUME_ROLE: TRANSACTIONS, RECORDED: TRANSACTIONS, REMAINING: TRANSACTIONS, micros: TRANSACTIONS },
+};
+/** The likeliest judge first. */
+const directSpecs = ({ within }) => [...new Set([FIRST[within] ?? OWNERS, ...DIRECT])];
 const TRANSACTION = ['e2e/one-effect', 'e2e/identity', 'e2e/expiry', 'e2e/session-settings', 'e2e/waiting'];
 const LEASE = [
   'e2e/lease',
@@ -41,18 +46,28 @@ const LEASE = [
 ];
 const SLOW = ['faults/paused-owner', 'faults/dead-owner', 'e2e/lease-signal'];
 const ADMIN = ['integration/service', 'integration/purge'];
+const RECORD = [...TRANSACTION, 'integration/store-pieces', 'integration/service', 'faults/two-releases'];
+const PURGE = ['integration/purge', 'e2e/expiry'];
 const BY_STATEMENT = {
   claim: [...LEASE, 'faults/dead-owner'],
   lock: [...TRANSACTION, 'faults/vanished-host'],
-  existing: TRANSACTION,
-  record: TRANSACTION,
   look: TRANSACTION,
+  lookForAll: TRANSACTION,
+  record: RECORD,
+  recordOverExpired: RECORD,
+  recordOverLapsed: RECORD,
+  isOurs: RECORD,
+  wroteOne: RECORD,
+  TAKE_ROLE: RECORD,
+  RESUME_ROLE: RECORD,
   limits: [...TRANSACTION, 'faults/vanished-host', ...LEASE],
   takeOver: ['integration/take-over', 'e2e/expiry', ...LEASE, ...SLOW, ...ADMIN],
-  complete: [...TRANSACTION, 'integration/service', 'faults/two-releases'],
   releaseRecord: ADMIN,
   settleRecord: ADMIN,
-  purge: ['integration/purge', 'e2e/expiry'],
+  purge: PURGE,
+  purgePartitioned: PURGE,
+  HAS_EXPIRED: PURGE,
+  PURGED: PURGE,
 };
 /** Those of whole applications, for what the direct ones did not notice. */
 const applicationSpecs = ({ within }) => [...new Set(BY_STATEMENT[within] ?? [...LEASE, ...SLOW, ...ADMIN])];
@@ -95,7 +110,7 @@ async function judge(copy, specs) {
         'jest.mutation.config.js',
         '-i',
         '--silent',
-        file,
+        `--testMatch=<rootDir>/${file}`,
       ],
       { cwd: copy, stdio: 'ignore', timeout: PATIENCE, killSignal: 'SIGKILL' },
     );
@@ -113,7 +128,7 @@ async function main(parts) {
     const chosen = mutants.filter(
       (mutant) => parts.length === 0 || parts.some((part) => title(mutant).includes(part)),
     );
-    let survivors = await survivorsOf(copy, chosen, () => DIRECT);
+    let survivors = await survivorsOf(copy, chosen, directSpecs);
     if (!process.env.DIRECT_ONLY) survivors = await survivorsOf(copy, survivors, applicationSpecs);
     print(chosen, survivors);
   } finally {
@@ -122,8 +137,8 @@ async function main(parts) {
 }
 
 async function survivorsOf(copy, mutants, specsOf) {
-  const path = join(copy, 'lib', 'postgres', 'statements.ts');
-  const source = await readFile(join(REPOSITORY, 'lib', 'postgres', 'statements.ts'), 'utf8');
+  const path = join(copy, 'lib', 'store', 'sql.ts');
+  const source = await readFile(join(REPOSITORY, 'lib', 'store', 'sql.ts'), 'utf8');
   const sources = mutants.map((mutant) => mutated(source, mutant));
   await writeFile(path, source);
   const broken = await judge(copy, [...new Set(mutants.flatMap(specsOf))]);
