@@ -10,7 +10,7 @@ import {
   type Statement,
 } from './batch.js';
 import { CANCEL_HEAD_START, cancelStatement } from './cancel.js';
-import { AcquireTimeoutError, isForgotten, isServerError, mayBeStandby } from './problems.js';
+import { AcquireTimeoutError, isForgotten, mayBeStandby } from './problems.js';
 import { BEGIN_OWN, COMMIT, IN_RECOVERY, ROLLBACK } from './sql.js';
 import { isTrue } from './rows.js';
 
@@ -198,8 +198,8 @@ export class PooledConnection {
   reasonOf(error: unknown): unknown {
     if (this.#standby)
       return new Error('the server is a standby, on which nothing can be written', { cause: error });
-    const isFirst = this.#lostBy === undefined || this.#lostBy === error || errorWithin(error, isServerError);
-    return isFirst ? error : new Error('the connection was lost', { cause: this.#lostBy });
+    const isLater = this.#lostBy !== undefined && errorWithin(error, isOfBrokenClient) !== undefined;
+    return isLater ? new Error('the connection was lost', { cause: this.#lostBy }) : error;
   }
 
   async #isStandby(): Promise<boolean> {
@@ -301,6 +301,11 @@ async function sendOneByOne(
     return { results, sent: results.length + 1, error };
   }
   return { results, sent: statements.length };
+}
+
+/** What node-postgres says to whoever uses a client that broke before. */
+function isOfBrokenClient(error: object): error is Error {
+  return error instanceof Error && error.message.includes('is not queryable');
 }
 
 function givenBack(): Error {

@@ -67,8 +67,7 @@ interface ServerError {
   readonly severity: string;
 }
 
-/** Whether it is an error that PostgreSQL reported. */
-export function isServerError(error: object): error is ServerError {
+function isServerError(error: object): error is ServerError {
   const { code, severity } = error as Partial<ServerError>;
   return typeof code === 'string' && code.length === 5 && typeof severity === 'string';
 }

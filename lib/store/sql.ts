@@ -48,15 +48,7 @@ SELECT CASE WHEN session_user <> pg_catalog.current_setting('idempotency.handler
 
 const FUNCTIONS = [
   ...['now', 'clock_timestamp', 'set_config', 'current_setting', 'pg_backend_pid', 'pg_is_in_recovery'],
-  ...[
-    'pg_try_advisory_xact_lock',
-    'pg_advisory_xact_lock_shared',
-    'encode',
-    'ceil',
-    'count',
-    'max',
-    'unnest',
-  ],
+  ...['pg_try_advisory_xact_lock', 'pg_advisory_xact_lock_shared', 'encode', 'ceil', 'count', 'max'],
 ];
 const CALL = new RegExp(`(?<![\\w.])(?=(?:${FUNCTIONS.join('|')})\\()`, 'g');
 

@@ -78,6 +78,27 @@ describe.each(ADAPTERS)('a standby that is promoted (%s)', (adapter) => {
     proxy.refuse(false);
   };
 
+  it('answers that it is unavailable while it is reached before that, and runs from then on', async () => {
+    await start('asynchronous');
+    // As after a switchover that clients hear of late: what they reach cannot be written to.
+    await servers.killPrimary();
+    proxy.cut();
+    proxy.repoint(servers.standby);
+    const headers = { 'Idempotency-Key': 'early' };
+    const send = (): Promise<HttpResponse> => postJson(`${app.url}/transaction`, {}, headers);
+    await eventually(async () => {
+      const answer = await send();
+      expectProblem(answer, 503, 'IDEMPOTENCY_STORE_UNAVAILABLE');
+      return (await send()).status === 503;
+    });
+    await servers.promote();
+    const answer = await eventually(async () => {
+      const retry = await send();
+      return retry.status === 201 && retry;
+    });
+    expect(answer.headers['idempotency-replayed']).toBeUndefined();
+  });
+
   /** From now on nobody hears of a COMMIT; resolves with how to find out how many have happened unheard. */
   const holdAcknowledgements = (): { readonly held: () => number; readonly release: () => void } => {
     const gate = deferred();

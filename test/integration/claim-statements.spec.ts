@@ -133,7 +133,13 @@ describe('the statements that take an identity', () => {
       await store.insertNeighbours({ attempt: 9 });
       await store.insert({ status: 'completed', locked: null });
       expect(await claim()).toMatchObject({
-        ...{ free: true, claimed_at: null, fingerprint: FOUND_FINGERPRINT, status: 'completed', mode: 'lease' },
+        ...{
+          free: true,
+          claimed_at: null,
+          fingerprint: FOUND_FINGERPRINT,
+          status: 'completed',
+          mode: 'lease',
+        },
         ...{ format_version: 1, response_status: 201, response_headers: '[["x","1"]]' },
         ...{ response_body: BODY, attempt: 2, live: true, mine: true, remaining: null },
       });

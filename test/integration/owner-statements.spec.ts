@@ -157,10 +157,10 @@ describe('the statements of who holds an identity', () => {
     expect(await say('takeBack', [])).toBe(0);
     await store.insert({ attempt: 1, token: SOMEBODY_ELSE });
     expect(await say('takeBack', [])).toBe(0);
-    await store.database.query('UPDATE idempotency_records SET owner_token = $1 WHERE client = $2 AND key = $3', [
-      OWNER,
-      ...['c', 'k'],
-    ]);
+    await store.database.query(
+      'UPDATE idempotency_records SET owner_token = $1 WHERE client = $2 AND key = $3',
+      [OWNER, ...['c', 'k']],
+    );
     expect(await say('takeBack', [])).toBe(1);
     expect(await store.ownRow()).toBeUndefined();
     expect(await store.neighbours()).toEqual(before);

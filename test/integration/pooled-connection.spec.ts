@@ -170,24 +170,4 @@ describe('a connection of the pool', () => {
     expect(connection.reasonOf(error)).toBe(error);
     connection.release();
   });
-
-  it.each([
-    ['what it cannot write', 'CREATE TABLE never ()'],
-    ['what it does not support', `DO $$ BEGIN RAISE SQLSTATE '0A000'; END $$`],
-  ])('that turns out to be a standby is closed, and says so: by %s', async (_what, statement) => {
-    // Such as a server is that was demoted while the session lived on: it says so when it is asked.
-    await database.query(`
-      CREATE SCHEMA IF NOT EXISTS demoted;
-      CREATE OR REPLACE FUNCTION demoted.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true'`);
-    const pool = poolOf(dataSource);
-    const connection = await PooledConnection.acquire(pool, 1000);
-    await connection.sendAll([{ text: 'SET search_path = demoted, pg_catalog' }]);
-    const { error } = await connection.send([{ text: 'BEGIN READ ONLY' }, { text: statement }]);
-    expect(connection.reasonOf(error)).toBe(error);
-    await connection.rollBackAndRelease();
-    expect(connection.reasonOf(error)).toMatchObject({
-      ...{ message: expect.stringContaining('standby'), cause: error },
-    });
-    await eventually(() => pool.totalCount === 0);
-  });
 });

@@ -37,8 +37,13 @@ describe('prepared statements', () => {
   });
 
   /** One request with a key of its own, whose handler does that. */
-  const request = async (mode: ClaimMode, handle: () => Promise<unknown> = async () => undefined): Promise<void> => {
-    const execution = await store.execution(mode, { identity: { client: 'c', endpoint: 'e', key: String(++requests) } });
+  const request = async (
+    mode: ClaimMode,
+    handle: () => Promise<unknown> = async () => undefined,
+  ): Promise<void> => {
+    const execution = await store.execution(mode, {
+      identity: { client: 'c', endpoint: 'e', key: String(++requests) },
+    });
     execution.run(() => currentFrame())!.enterHandler();
     await execution.run(handle);
     await execution.complete(RESPONSE, 'returned');
@@ -151,11 +156,14 @@ describe('prepared statements', () => {
   it.each([
     ['transaction', TRANSACTION, 'lock'],
     ['lease', LEASE, 'claim'],
-  ] as const)('fail no request where another has prepared them in the session, in %s mode', async (_name, mode, hot) => {
-    await start();
-    await ask(`PREPARE "${store.statements.names.get(store.statements[hot])!}" AS SELECT 1`);
-    for (let round = 0; round < 3; round++) await request(mode);
-  });
+  ] as const)(
+    'fail no request where another has prepared them in the session, in %s mode',
+    async (_name, mode, hot) => {
+      await start();
+      await ask(`PREPARE "${store.statements.names.get(store.statements[hot])!}" AS SELECT 1`);
+      for (let round = 0; round < 3; round++) await request(mode);
+    },
+  );
 
   it('that are lost out of sight fail the request, whose last piece finds out, and no other', async () => {
     await start();

@@ -281,7 +281,11 @@ describe('the store in lease mode', () => {
     });
 
     it('that is sent again recognises its own token', async () => {
-      const proxied = await TestStore.start({ database: store.database, behindProxy: true, acquireTimeout: 2_000 });
+      const proxied = await TestStore.start({
+        database: store.database,
+        behindProxy: true,
+        acquireTimeout: 2_000,
+      });
       let claims = 0;
       const lost = new Set<ProxiedConnection>();
       const stops = [
@@ -308,7 +312,11 @@ describe('the store in lease mode', () => {
           CREATE FUNCTION arrive() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN INSERT INTO notes VALUES ('arrived'); RETURN NULL; END $$;
           CREATE TRIGGER arrive AFTER INSERT ON idempotency_records FOR EACH ROW EXECUTE FUNCTION arrive()`);
-        proxied = await TestStore.start({ database: store.database, behindProxy: true, acquireTimeout: 2_000 });
+        proxied = await TestStore.start({
+          database: store.database,
+          behindProxy: true,
+          acquireTimeout: 2_000,
+        });
       });
 
       afterEach(async () => {

@@ -130,7 +130,11 @@ describe.each(Object.keys(WAYS) as (keyof typeof WAYS)[])('the store, %s', (name
   });
 
   /** Lets the first looks fail with that error; sequences are not rolled back. */
-  const failingLooks = async (sqlState: string, times: number, work: () => Promise<void>): Promise<number> => {
+  const failingLooks = async (
+    sqlState: string,
+    times: number,
+    work: () => Promise<void>,
+  ): Promise<number> => {
     await store.database.query(`
       CREATE SEQUENCE looks;
       CREATE FUNCTION look() RETURNS boolean LANGUAGE plpgsql AS $$
@@ -142,7 +146,9 @@ describe.each(Object.keys(WAYS) as (keyof typeof WAYS)[])('the store, %s', (name
       CREATE VIEW idempotency_records AS SELECT e.* FROM (SELECT look() OFFSET 0) AS looked, elsewhere e`);
     try {
       await work();
-      const [row] = await store.database.query<{ looks: number }>('SELECT last_value::int AS looks FROM looks');
+      const [row] = await store.database.query<{ looks: number }>(
+        'SELECT last_value::int AS looks FROM looks',
+      );
       return row!.looks;
     } finally {
       await store.database.query(`
@@ -153,15 +159,20 @@ describe.each(Object.keys(WAYS) as (keyof typeof WAYS)[])('the store, %s', (name
     }
   };
 
-  it.each(['40001', '40P01'])('tries a claim again that gave way, and gives up in the end: %s', async (sqlState) => {
-    const tried = await failingLooks(sqlState, 2, async () => (await store.execution(TRANSACTION)).release());
-    expect(tried).toBe(3);
-    const failed = await failingLooks(sqlState, 9, async () =>
-      expect(await codeOf(store.claim(TRANSACTION))).toBe(CONFLICT),
-    );
-    expect(failed).toBe(3);
-    await complete(await store.execution(TRANSACTION));
-  });
+  it.each(['40001', '40P01'])(
+    'tries a claim again that gave way, and gives up in the end: %s',
+    async (sqlState) => {
+      const tried = await failingLooks(sqlState, 2, async () =>
+        (await store.execution(TRANSACTION)).release(),
+      );
+      expect(tried).toBe(3);
+      const failed = await failingLooks(sqlState, 9, async () =>
+        expect(await codeOf(store.claim(TRANSACTION))).toBe(CONFLICT),
+      );
+      expect(failed).toBe(3);
+      await complete(await store.execution(TRANSACTION));
+    },
+  );
 
   it.each([
     ['57014', UNAVAILABLE],
@@ -267,7 +278,9 @@ describe.each(Object.keys(WAYS) as (keyof typeof WAYS)[])('the store, %s', (name
     await store.age('expires_at');
     const execution = await store.execution(TRANSACTION);
     await execution.run(() => store.note('undone'));
-    await store.database.query(`UPDATE idempotency_records SET expires_at = now() + interval '1 hour', attempt = 9`);
+    await store.database.query(
+      `UPDATE idempotency_records SET expires_at = now() + interval '1 hour', attempt = 9`,
+    );
     const written = await store.row();
     expect(await codeOf(complete(execution))).toBe(CONFLICT);
     expect([await store.notes(), await store.row()]).toEqual([[], written]);

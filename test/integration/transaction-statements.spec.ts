@@ -59,7 +59,18 @@ describe('the statements of a transaction that holds an identity', () => {
     await begin();
     const { began } = await lock();
     if (meanwhile) await one.query(meanwhile);
-    const values = [...IDENTITY, 'another request', 'failed', 'transaction', 3, 402, HEADERS, 'another', HOUR, began];
+    const values = [
+      ...IDENTITY,
+      'another request',
+      'failed',
+      'transaction',
+      3,
+      402,
+      HEADERS,
+      'another',
+      HOUR,
+      began,
+    ];
     if (how === 'recordOverLapsed') values.push(attempt);
     return one.query(store.statements[how], values);
   };
@@ -81,7 +92,13 @@ describe('the statements of a transaction that holds an identity', () => {
   const TIMES = `completed_at > at AS "completedNow", expires_at > at + interval '1 hour' AS "expiresFromNow",
     expires_at <= clock_timestamp() + interval '1 hour' AS "expiresInTime", created_at = at AS "createdAtBegin"`;
   const RECORDED = {
-    ...{ client: 'c', endpoint: 'e', key: 'k', fingerprint: Buffer.from('another request'), status: 'failed' },
+    ...{
+      client: 'c',
+      endpoint: 'e',
+      key: 'k',
+      fingerprint: Buffer.from('another request'),
+      status: 'failed',
+    },
     ...{ mode: 'transaction', format_version: 3, owner_token: null, locked_until: null },
     ...{ response_status: 402, response_headers: [['x-made', '1']], response_body: Buffer.from('another') },
     ...{ completedNow: true, expiresFromNow: true, expiresInTime: true },
@@ -189,7 +206,13 @@ describe('the statements of a transaction that holds an identity', () => {
       expect(await look()).toBeUndefined();
       await store.insert({ status: 'completed' });
       expect(await look()).toMatchObject({
-        ...{ fingerprint: TEXT_OF.fingerprint, status: 'completed', mode: 'lease', format_version: 1, attempt: 2 },
+        ...{
+          fingerprint: TEXT_OF.fingerprint,
+          status: 'completed',
+          mode: 'lease',
+          format_version: 1,
+          attempt: 2,
+        },
         ...{ response_status: 201, response_headers: '[["x","1"]]', response_body: TEXT_OF.body },
         ...{ live: true },
       });
@@ -374,12 +397,14 @@ describe('the statements of a transaction that holds an identity', () => {
     const role = async (): Promise<unknown> =>
       (await one.query('SELECT current_user AS "user", current_setting($1) AS role', ['role'])).rows[0];
 
+    const login = async (): Promise<unknown> => (await one.query('SELECT session_user')).rows[0].session_user;
+
     it('is taken for the record, and the handler’s resumed until the transaction ends', async () => {
       const own = await role();
       await begin();
       await one.query('SET LOCAL ROLE pg_monitor');
       const handlers = await role();
-      await one.query(TAKE_ROLE, ['none']);
+      await one.query(TAKE_ROLE, ['none', await login()]);
       expect(await role()).toEqual(own);
       await one.query(RESUME_ROLE);
       expect(await role()).toEqual(handlers);
@@ -388,10 +413,22 @@ describe('the statements of a transaction that holds an identity', () => {
       expect(await role()).toEqual(own);
     });
 
+    it('is taken with the user of its session', async () => {
+      const own = await role();
+      const user = await login();
+      await begin();
+      await one.query('SET LOCAL SESSION AUTHORIZATION pg_monitor');
+      await one.query(TAKE_ROLE, ['none', user]);
+      expect([await role(), await login()]).toEqual([own, user]);
+      await one.query(RESUME_ROLE);
+      expect([await role(), await login()]).toMatchObject([{ user: 'pg_monitor' }, 'pg_monitor']);
+      await one.query('ROLLBACK');
+    });
+
     it('may be another than the session’s', async () => {
       const own = await role();
       await begin();
-      await one.query(TAKE_ROLE, ['pg_monitor']);
+      await one.query(TAKE_ROLE, ['pg_monitor', await login()]);
       expect(await role()).toMatchObject({ user: 'pg_monitor' });
       await one.query(RESUME_ROLE);
       expect(await role()).toEqual(own);
@@ -412,7 +449,13 @@ describe('the statements of a transaction that holds an identity', () => {
       expect(await lookForAll()).toBeUndefined();
       await store.insert({ status: 'completed' });
       expect(await lookForAll()).toEqual({
-        ...{ place: '1', fingerprint: TEXT_OF.fingerprint, status: 'completed', mode: 'lease', format_version: 1 },
+        ...{
+          place: '1',
+          fingerprint: TEXT_OF.fingerprint,
+          status: 'completed',
+          mode: 'lease',
+          format_version: 1,
+        },
         ...{ response_status: 201, response_headers: '[["x","1"]]', response_body: TEXT_OF.body },
         created_at: expect.stringMatching(/^\d{16}$/),
       });
@@ -477,7 +520,9 @@ describe('the statements of a transaction that holds an identity', () => {
     await store.insert({ status: 'completed', token: OWNER });
     await begin();
     await one.query('SET LOCAL search_path = pg_catalog');
-    await one.query('CREATE TEMPORARY TABLE idempotency_records (LIKE public.idempotency_records) ON COMMIT DROP');
+    await one.query(
+      'CREATE TEMPORARY TABLE idempotency_records (LIKE public.idempotency_records) ON COMMIT DROP',
+    );
     expect(await look()).toMatchObject({ status: 'completed' });
   });
 });

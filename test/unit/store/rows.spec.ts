@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import type { Answer } from '../../../lib/store/batch.js';
+import type { Answer, Raw } from '../../../lib/store/batch.js';
 import {
   claimFinding,
   guardOf,
@@ -23,7 +23,11 @@ const UNAVAILABLE = expect.objectContaining({
   error: expect.objectContaining({ code: 'IDEMPOTENCY_STORE_UNAVAILABLE' }),
 });
 
-const answerOf = (...rows: Record<string, Raw>[]): Answer => ({ command: 'SELECT', count: rows.length, rows });
+const answerOf = (...rows: Record<string, Raw>[]): Answer => ({
+  command: 'SELECT',
+  count: rows.length,
+  rows,
+});
 
 /** The row of an identity whose answer is recorded. */
 const ROW = {
@@ -35,16 +39,34 @@ const RECORDED = {
   kind: 'recorded',
   record: {
     ...{ status: 'completed', fingerprint: Buffer.of(1, 2), formatVersion: 1, createdAt: CREATED_AT },
-    response: { status: 201, headers: [['x-one', '1'], ['x-gone', null]], body: Buffer.from('ä') },
+    response: {
+      status: 201,
+      headers: [
+        ['x-one', '1'],
+        ['x-gone', null],
+      ],
+      body: Buffer.from('ä'),
+    },
   },
 };
-const RUNNING = { ...ROW, status: 'processing', response_status: null, response_headers: null, response_body: null };
+const RUNNING = {
+  ...ROW,
+  status: 'processing',
+  response_status: null,
+  response_headers: null,
+  response_body: null,
+};
 const LAPSED = { kind: 'lapsed', fingerprint: Buffer.of(1, 2), attempt: 2, createdAt: CREATED_AT };
 
 /** Rows as both the look and the claim find them, and what they mean to whoever has the lock and to whoever has not. */
 const FOUND: [string, Record<string, Raw>, free: object, taken: object][] = [
   ['a record', ROW, RECORDED, RECORDED],
-  ['a record of a handler that threw', { ...ROW, status: 'failed' }, { kind: 'recorded' }, { kind: 'recorded' }],
+  [
+    'a record of a handler that threw',
+    { ...ROW, status: 'failed' },
+    { kind: 'recorded' },
+    { kind: 'recorded' },
+  ],
   ['an expired record', { ...ROW, live: 'f' }, { kind: 'expired' }, { kind: 'in-progress' }],
   ['an expired attempt', { ...RUNNING, live: 'f' }, { kind: 'expired' }, { kind: 'in-progress' }],
   ['an attempt without a lease', RUNNING, { kind: 'in-progress' }, { kind: 'in-progress' }],
@@ -82,12 +104,17 @@ describe('values', () => {
 });
 
 describe('the answers of lock and look', () => {
-  const guard = guardOf(answerOf({ free: 't', began: CREATED, role: 'r', pid: '7' }));
+  const guard = guardOf(answerOf({ free: 't', began: CREATED, role: 'r', login: 'l', pid: '7' }));
   const taken = { ...guard, free: false };
 
   it('are what the lock says', () => {
-    expect(guard).toEqual({ free: true, began: CREATED, role: 'r', pid: '7' });
-    expect(guardOf(answerOf({ free: 'f' }))).toEqual({ free: false, began: '', role: '', pid: '' });
+    expect(guard).toEqual({ free: true, began: CREATED, role: { role: 'r', login: 'l' }, pid: '7' });
+    expect(guardOf(answerOf({ free: 'f' }))).toEqual({
+      free: false,
+      began: '',
+      role: { role: '', login: '' },
+      pid: '',
+    });
   });
 
   it.each(FOUND)('mean: %s', (_what, row, free, notFree) => {
