@@ -1,6 +1,4 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { idempotencyMigrations, type MigrationClass } from 'nestjs-pg-idempotency/migrations';
-import { DataSource } from 'typeorm';
 import { ADAPTERS, type Adapter, type Application } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { createEmptyDatabase, createTestDatabase, type TestDatabase } from '../helpers/database.js';
@@ -156,49 +154,3 @@ describe.each(ADAPTERS)('two releases on one table (%s)', (adapter) => {
     });
   });
 });
-
-describe.each(ADAPTERS)('a table of the first release (%s)', (adapter) => {
-  let database: TestDatabase;
-
-  beforeAll(async () => {
-    database = await createEmptyDatabase();
-    await createShop(database);
-  });
-
-  afterAll(() => database.drop());
-
-  it('is refused at boot until it is migrated, and then replayed from', async () => {
-    const [first, ...others] = idempotencyMigrations();
-    await migrate(database, [first!]);
-    await expect(start(adapter, database)).rejects.toThrow(/IDEMPOTENCY_TABLE_OUTDATED.*owner_token/);
-
-    const identity = { client: 'tests', endpoint: 'POST /transaction', key: 'old' };
-    const request = await FirstRelease.request(database, identity, Buffer.from('not known yet'));
-    await request.claim();
-    await request.complete({ by: 'the first' });
-    await request.end('COMMIT');
-
-    await migrate(database, [first!, ...others]);
-    const app = await start(adapter, database);
-    await postJson(`${app.url}/transaction`, {}, { 'Idempotency-Key': 'known' });
-    await database.query(
-      `UPDATE idempotency_records SET fingerprint = known.fingerprint
-         FROM idempotency_records AS known WHERE known.key = 'known' AND idempotency_records.key = 'old'`,
-    );
-    const retry = await postJson(`${app.url}/transaction`, {}, { 'Idempotency-Key': 'old' });
-    expect(retry.json()).toEqual({ by: 'the first' });
-    expect(retry.headers['idempotency-replayed']).toBe('true');
-    await app.close();
-  });
-});
-
-function start(adapter: Adapter, database: TestDatabase): Promise<Application> {
-  return startLeaseApplication({ adapter, database });
-}
-
-async function migrate(database: TestDatabase, migrations: MigrationClass[]): Promise<void> {
-  const dataSource = new DataSource({ type: 'postgres', url: database.url, migrations });
-  await dataSource.initialize();
-  await dataSource.runMigrations();
-  await dataSource.destroy();
-}

@@ -43,11 +43,12 @@ export function holdFirstCopy(proxy: TcpProxy, isMeant: (chunk: Buffer) => boole
   };
 }
 
-const TABLE = '"idempotency_records"';
+const TABLE = '"public"."idempotency_records"';
 
-/** Whether these bytes hold a statement that may insert the record of this key. */
+/** Whether these bytes hold a statement that may insert the record of this key: its text, or the name of a claim's. */
 export function insertsRecord(key: string): (chunk: Buffer) => boolean {
-  return (chunk) => chunk.includes(key) && chunk.includes(`INSERT INTO ${TABLE}`);
+  return (chunk) =>
+    chunk.includes(key) && (chunk.includes(`INSERT INTO ${TABLE}`) || chunk.includes('idempotency_claim_'));
 }
 
 /** Whether these bytes hold a statement that may write over a record of this key. */

@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals';
 import {
   All,
   Controller,
@@ -406,6 +406,48 @@ describe('boot', () => {
       expect((await refusal({ databaseUrl: outdated.url })).code).toBe('IDEMPOTENCY_TABLE_OUTDATED');
     });
 
+    describe('whose role', () => {
+      const ROLE = 'pg_monitor';
+      const GRANT = `GRANT ALL ON idempotency_records TO ${ROLE}`;
+      let limited: TestDatabase;
+
+      beforeEach(async () => {
+        limited = await createTestDatabase();
+        databases.push(limited);
+      });
+
+      /** As that role. */
+      const url = (): string => `${limited.url}?options=${encodeURIComponent(`-c role=${ROLE}`)}`;
+
+      it('may not use the table', async () => {
+        await limited.query(`GRANT SELECT, UPDATE ON idempotency_records TO ${ROLE}`);
+        const { message } = await refusal({ databaseUrl: url() });
+        expect(message).toMatch(
+          /^IDEMPOTENCY_TABLE_FORBIDDEN: role "pg_monitor" may not INSERT, DELETE on "idempotency_records"/,
+        );
+        expect(message).toContain('GRANT INSERT, DELETE ON "idempotency_records" TO "pg_monitor"');
+      });
+
+      it('may not use its schema', async () => {
+        await limited.query('CREATE SCHEMA hidden; ALTER TABLE idempotency_records SET SCHEMA hidden');
+        const { code, message } = await refusal({ databaseUrl: url(), idempotency: { schema: 'hidden' } });
+        expect(code).toBe('IDEMPOTENCY_TABLE_FORBIDDEN');
+        expect(message).toContain('GRANT USAGE ON SCHEMA');
+      });
+
+      it('is shown but a part of it', async () => {
+        await limited.query(`${GRANT}; ALTER TABLE idempotency_records ENABLE ROW LEVEL SECURITY`);
+        const { code, message } = await refusal({ databaseUrl: url() });
+        expect(code).toBe('IDEMPOTENCY_TABLE_UNSUITABLE');
+        expect(message).toContain('row level security');
+      });
+
+      it('but not where it may', async () => {
+        await limited.query(GRANT);
+        await expectRuns(await start({ databaseUrl: url() }));
+      });
+    });
+
     it('with synchronous_commit = off, unless that is accepted', async () => {
       const careless = await createTestDatabase();
       databases.push(careless);
@@ -466,6 +508,23 @@ describe('boot', () => {
         CREATE TABLE leaf PARTITION OF part FOR VALUES WITH (MODULUS 1, REMAINDER 0)`);
       await expectRuns(await start({ databaseUrl: partitioned.url }));
     });
+  });
+
+  it('takes the table that the search_path finds, and from then on that one', async () => {
+    const elsewhere = await createTestDatabase();
+    databases.push(elsewhere);
+    await elsewhere.query(`
+      CREATE SCHEMA "My ""Schema""";
+      ALTER TABLE idempotency_records SET SCHEMA "My ""Schema""";
+      ALTER DATABASE "${elsewhere.name}" SET search_path = public, "My ""Schema"""`);
+    const app = await start({ databaseUrl: elsewhere.url });
+    await elsewhere.query(idempotencyDdl({ schema: 'public' }).up);
+    await expectRuns(app);
+    const [row] = await elsewhere.query(
+      `SELECT (SELECT count(*)::int FROM "My ""Schema""".idempotency_records) AS "there",
+              (SELECT count(*)::int FROM public.idempotency_records) AS "here"`,
+    );
+    expect(row).toEqual({ there: 1, here: 0 });
   });
 
   describe('refuses a DataSource', () => {

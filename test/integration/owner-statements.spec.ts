@@ -45,7 +45,7 @@ describe('the statements of who holds an identity', () => {
   afterAll(() => store.close());
 
   const send = (name: StatementName, values: readonly unknown[]): Promise<QueryResult> =>
-    one.query(store.statements[name] as string, [...values]);
+    one.query(store.statements[name], [...values]);
 
   const say = async (name: StatementName, values: readonly unknown[]): Promise<number> => {
     const { rows, rowCount } = await send(name, [...IDENTITY, OWNER, ...values]);
@@ -294,6 +294,7 @@ describe('the statements of who holds an identity', () => {
 
     it('does not wait for the disk, in its transaction alone', async () => {
       const setting = async (): Promise<unknown> => (await one.query('SHOW synchronous_commit')).rows[0];
+      await one.query('SET synchronous_commit = on');
       const before = await setting();
       await begin();
       await purge(1);

@@ -483,6 +483,41 @@ describe('the store in lease mode', () => {
   });
 });
 
+describe.each([
+  ['in pieces', false],
+  ['statement by statement', true],
+])('the store in lease mode, %s', (_how, oneByOne) => {
+  let store: TestStore;
+
+  beforeAll(async () => {
+    store = await TestStore.start({ behindProxy: true, oneByOne });
+  });
+
+  afterAll(() => store.close());
+
+  it('costs no more round trips than it must', async () => {
+    const run = async (key: string, work: () => Promise<unknown>): Promise<void> => {
+      const execution = await store.execution(LEASE, { identity: { client: 'c', endpoint: 'e', key } });
+      execution.run(() => currentFrame())!.enterHandler();
+      await execution.run(work);
+      await execution.complete(RESPONSE, 'returned');
+    };
+    const nothing = async (): Promise<void> => undefined;
+    const fenced = async (): Promise<void> =>
+      (currentFrame()!.execution as IdempotencyExecution).transaction(nothing);
+    await run('first', fenced);
+    // Each statement is between a BEGIN and a COMMIT.
+    expect(await store.costOf(() => run('k', nothing))).toEqual({ roundTrips: oneByOne ? 6 : 2, commits: 2 });
+    // BEGIN, lock and look; and COMMIT.
+    expect(await store.costOf(() => run('fenced', fenced))).toEqual({
+      ...{ roundTrips: oneByOne ? 10 : 4, commits: 3 },
+    });
+    expect(await store.costOf(async () => store.claim(LEASE))).toEqual({
+      ...{ roundTrips: oneByOne ? 3 : 1, commits: 1 },
+    });
+  });
+});
+
 describe('the store in lease mode, where transactions are stricter', () => {
   let store: TestStore;
   let strict: TestStore;

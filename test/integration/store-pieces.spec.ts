@@ -104,6 +104,38 @@ describe.each(Object.keys(WAYS) as (keyof typeof WAYS)[])('the store, %s', (name
     await counted.close();
   });
 
+  it('says of a transaction that was aborted by which error', async () => {
+    const execution = await store.execution(TRANSACTION);
+    await execution.run(async () => {
+      for (const statement of ['SELECT 1/0', 'SELECT 1', 'SELEC']) {
+        await store.dataSource.query(statement).catch(() => undefined);
+      }
+    });
+    await expect(complete(execution)).rejects.toMatchObject({
+      error: { code: 'IDEMPOTENCY_TRANSACTION_ABORTED' },
+      cause: { code: '22012' },
+    });
+  });
+
+  it('locks nothing of the index under SERIALIZABLE before its handler does', async () => {
+    const locks = `SELECT FROM pg_locks WHERE mode = 'SIReadLock'
+                      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`;
+    const execution = await store.execution({ ...MODE, isolation: 'SERIALIZABLE' });
+    expect(await store.database.query(locks)).toEqual([]);
+    await execution.run(() => store.dataSource.query('SELECT FROM notes'));
+    expect(await store.database.query(locks)).not.toEqual([]);
+    await complete(execution);
+  });
+
+  it('finds under SERIALIZABLE at its end who was faster between its look and its lock', async () => {
+    const mode = { ...MODE, isolation: 'SERIALIZABLE' } as const;
+    const execution = await store.execution(mode);
+    await execution.run(() => store.note('undone'));
+    await store.insert({ status: 'completed' });
+    expect(await codeOf(complete(execution))).toBe(CONFLICT);
+    expect(await store.notes()).toEqual([]);
+  });
+
   it.each(['a new identity', 'an expired record'])(
     'undoes what a handler wrote that threw, but not its claim of %s',
     async (what) => {

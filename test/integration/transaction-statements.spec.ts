@@ -425,6 +425,16 @@ describe('the statements of a transaction that holds an identity', () => {
       await one.query('ROLLBACK');
     });
 
+    it('takes nothing from the session that the handler has set', async () => {
+      await begin();
+      await one.query('SET ROLE pg_monitor');
+      await one.query(TAKE_ROLE, ['none', await login()]);
+      await one.query(RESUME_ROLE);
+      await one.query('COMMIT');
+      expect(await role()).toMatchObject({ role: 'pg_monitor' });
+      await one.query('RESET ROLE');
+    });
+
     it('may be another than the session’s', async () => {
       const own = await role();
       await begin();

@@ -73,7 +73,7 @@ const limits = [
   { name: 'no statement_timeout', from: "['statement_timeout', ", to: '[' },
   { name: 'no idle timeout', from: ", 'idle_in_transaction_session_timeout'", to: '' },
   { name: 'no transaction_timeout', from: 'serverVersion >= 170_000', to: 'serverVersion >= 990_000' },
-  { name: 'limits of the session', from: "${smaller(name)}, true)", to: "${smaller(name)}, false)" },
+  { name: 'limits of the session', from: '${smaller(name)}, true)', to: '${smaller(name)}, false)' },
   { name: 'raises what is lower', from: 'least(', to: 'greatest(' },
   { name: 'keeps what is higher', from: ', ${milliseconds}::numeric)', to: ')' },
   { name: 'takes none for the lowest', from: "WHEN '0' THEN ${milliseconds}", to: "WHEN '0' THEN '0'" },
@@ -176,8 +176,18 @@ const looks = [
     from: '\n     AND expires_at > clock_timestamp()',
     to: '',
   },
-  { within: 'lookForAll', name: 'tells no places apart', from: 'SELECT asked.place', to: 'SELECT 1 AS place' },
-  { within: 'lookForAll', name: 'looks by the clock of the transaction', from: 'clock_timestamp()', to: 'now()' },
+  {
+    within: 'lookForAll',
+    name: 'tells no places apart',
+    from: 'SELECT asked.place',
+    to: 'SELECT 1 AS place',
+  },
+  {
+    within: 'lookForAll',
+    name: 'looks by the clock of the transaction',
+    from: 'clock_timestamp()',
+    to: 'now()',
+  },
   { within: 'lookForAll', name: 'plans for all of them', from: ' LIMIT 1', to: '' },
   {
     within: 'RECORDED',
@@ -199,16 +209,36 @@ const looks = [
   },
   { within: 'REMAINING', name: 'by the clock of the transaction', from: 'clock_timestamp()', to: 'now()' },
   { within: 'REMAINING', name: 'in seconds', from: ' * 1000', to: '' },
-  { within: 'REMAINING', name: 'since it lapsed', from: 'locked_until - clock_timestamp()', to: 'clock_timestamp() - locked_until' },
+  {
+    within: 'REMAINING',
+    name: 'since it lapsed',
+    from: 'locked_until - clock_timestamp()',
+    to: 'clock_timestamp() - locked_until',
+  },
   { within: 'micros', name: 'milliseconds', from: '1000000', to: '1000' },
   { within: 'fromMicros', name: 'milliseconds', from: '1 microsecond', to: '1 millisecond' },
 ];
 
 const records = [
-  { within: 'isOurs', name: 'in whatever transaction', from: "${micros('now()')} = ${began}::bigint", to: '${began}::bigint IS NOT NULL' },
-  { within: 'isOurs', name: 'in no transaction', from: "${micros('now()')} = ${began}::bigint", to: '${began}::bigint IS NULL' },
+  {
+    within: 'isOurs',
+    name: 'in whatever transaction',
+    from: "${micros('now()')} = ${began}::bigint",
+    to: '${began}::bigint IS NOT NULL',
+  },
+  {
+    within: 'isOurs',
+    name: 'in no transaction',
+    from: "${micros('now()')} = ${began}::bigint",
+    to: '${began}::bigint IS NULL',
+  },
   { within: 'isOurs', name: 'by the clock', from: "micros('now()')", to: "micros('clock_timestamp()')" },
-  { within: 'record', name: 'a rival is no error', from: "'1 millisecond')", to: "'1 millisecond') ON CONFLICT DO NOTHING" },
+  {
+    within: 'record',
+    name: 'a rival is no error',
+    from: "'1 millisecond')",
+    to: "'1 millisecond') ON CONFLICT DO NOTHING",
+  },
   {
     within: 'record',
     name: 'completed when the transaction began',
@@ -229,8 +259,18 @@ const records = [
     from: '(1 / count(*)::integer)::text',
     to: 'count(*)::text',
   },
-  { within: 'wroteOne', name: 'never commits', from: '1 / count(*)::integer', to: '1 / (count(*)::integer - 1)' },
-  { within: 'wroteOne', name: 'in whatever transaction', from: '${isOurs(began)}', to: '${began}::bigint IS NOT NULL' },
+  {
+    within: 'wroteOne',
+    name: 'never commits',
+    from: '1 / count(*)::integer',
+    to: '1 / (count(*)::integer - 1)',
+  },
+  {
+    within: 'wroteOne',
+    name: 'in whatever transaction',
+    from: '${isOurs(began)}',
+    to: '${began}::bigint IS NOT NULL',
+  },
 ];
 
 const overExpired = [
@@ -258,7 +298,11 @@ const overExpired = [
   { name: 'completed when the transaction began', from: 'now(), clock_timestamp(), ', to: 'now(), now(), ' },
   { name: 'expires from when the transaction began', from: 'clock_timestamp() + $11', to: 'now() + $11' },
   { name: 'expires in seconds', from: '1 millisecond', to: '1 second' },
-  { name: 'a success whatever it did', from: "${wroteOne('$12')}", to: ' SELECT 1 FROM written WHERE $12::bigint > 0' },
+  {
+    name: 'a success whatever it did',
+    from: "${wroteOne('$12')}",
+    to: ' SELECT 1 FROM written WHERE $12::bigint > 0',
+  },
 ].map((mutant) => ({ within: 'recordOverExpired', ...mutant }));
 
 const overLapsed = [
@@ -266,8 +310,16 @@ const overLapsed = [
   { name: 'keeps the fingerprint', from: 'fingerprint = $4', to: 'fingerprint = coalesce(fingerprint, $4)' },
   { name: 'keeps the status', from: 'status = $5', to: 'status = coalesce(status, $5)' },
   { name: 'keeps the mode', from: 'mode = $6', to: 'mode = coalesce(mode, $6)' },
-  { name: 'keeps the format', from: 'format_version = $7', to: 'format_version = coalesce(format_version, $7)' },
-  { name: 'no response status', from: 'response_status = $8', to: 'response_status = nullif($8::int, $8::int)' },
+  {
+    name: 'keeps the format',
+    from: 'format_version = $7',
+    to: 'format_version = coalesce(format_version, $7)',
+  },
+  {
+    name: 'no response status',
+    from: 'response_status = $8',
+    to: 'response_status = nullif($8::int, $8::int)',
+  },
   {
     name: 'no headers',
     from: 'response_headers = $9',
@@ -291,8 +343,16 @@ const overLapsed = [
   { name: 'over any attempt', from: 'attempt = $13::integer AND', to: '$13::integer IS NOT NULL AND' },
   { name: 'over what has ended', from: " AND status = 'processing'", to: '' },
   { name: 'over a lease that holds', from: ' AND locked_until <= clock_timestamp()', to: '' },
-  { name: 'by the clock of the transaction', from: 'locked_until <= clock_timestamp()', to: 'locked_until <= now()' },
-  { name: 'a success whatever it did', from: "${wroteOne('$12')}", to: ' SELECT 1 FROM written WHERE $12::bigint > 0' },
+  {
+    name: 'by the clock of the transaction',
+    from: 'locked_until <= clock_timestamp()',
+    to: 'locked_until <= now()',
+  },
+  {
+    name: 'a success whatever it did',
+    from: "${wroteOne('$12')}",
+    to: ' SELECT 1 FROM written WHERE $12::bigint > 0',
+  },
 ].map((mutant) => ({ within: 'recordOverLapsed', ...mutant }));
 
 const roles = [
@@ -303,7 +363,12 @@ const roles = [
     from: "set_config('idempotency.handler_role', current_setting('role'), true)",
     to: "set_config('idempotency.handler_role', 'none', true)",
   },
-  { within: 'TAKE_ROLE', name: 'takes it for the session', from: "set_config('role', $1, true)", to: "set_config('role', $1, false)" },
+  {
+    within: 'TAKE_ROLE',
+    name: 'takes it for the session',
+    from: "set_config('role', $1, true)",
+    to: "set_config('role', $1, false)",
+  },
   {
     within: 'RESUME_ROLE',
     name: 'resumes none',
@@ -342,11 +407,27 @@ const leases = [
   { within: 'takeBack', name: 'never deletes', from: ' AND attempt = 1', to: ' AND attempt = 0' },
   { within: 'takeBack', name: 'keeps the lease', from: 'locked_until = clock_timestamp(), ', to: '' },
   { within: 'takeBack', name: 'keeps the token', from: 'owner_token = NULL, ', to: '' },
-  { within: 'takeBack', name: 'counts what never began', from: 'attempt = attempt - 1', to: 'attempt = attempt' },
-  { within: 'takeBack', name: 'lapses a first attempt', from: ' AND attempt > 1', to: '' },
+  {
+    within: 'takeBack',
+    name: 'counts what never began',
+    from: 'attempt = attempt - 1',
+    to: 'attempt = attempt',
+  },
+  {
+    within: 'takeBack',
+    name: 'lapses a first attempt',
+    from: ' AND attempt > 1',
+    to: '',
+    equivalent: 'a statement changes a row once, and the deletion comes first',
+  },
   { within: 'takeBack', name: 'never lapses', from: ' AND attempt > 1', to: ' AND attempt > 9' },
   { within: 'takeBack', name: 'does not tell what it freed', from: 'SELECT 1 FROM freed UNION ALL ', to: '' },
-  { within: 'takeBack', name: 'does not tell what it lapsed', from: ' UNION ALL SELECT 1 FROM lapsed', to: '' },
+  {
+    within: 'takeBack',
+    name: 'does not tell what it lapsed',
+    from: ' UNION ALL SELECT 1 FROM lapsed',
+    to: '',
+  },
   ...withoutIdentity('takeBack', ['$1', '$2', '$3']),
   { within: 'free', name: 'whoever owns it', from: TOKEN, to: ' AND $4::uuid IS NOT NULL' },
   { within: 'free', name: 'whatever its status', from: PROCESSING, to: '' },
@@ -372,7 +453,12 @@ const fences = [
     from: 'pg_advisory_xact_lock_shared',
     to: 'pg_advisory_lock_shared',
   },
-  { within: 'fenceLock', name: 'no limits of time', from: "${limits(serverVersion, '$2::text')}", to: '$2::text' },
+  {
+    within: 'fenceLock',
+    name: 'no limits of time',
+    from: "${limits(serverVersion, '$2::text')}",
+    to: '$2::text',
+  },
   { within: 'fence', name: 'whoever owns it', from: TOKEN, to: ' AND $4::uuid IS NOT NULL' },
   { within: 'fence', name: 'whatever its status', from: PROCESSING, to: '' },
   ...withoutIdentity('fence', ['$1', '$2', '$3']),
@@ -391,9 +477,19 @@ const others = [
     { within, name: 'no batches', from: ' LIMIT $1', to: ' LIMIT $1 + 1000000' },
     { within, name: 'in no order', from: 'ORDER BY expires_at LIMIT', to: 'ORDER BY expires_at DESC LIMIT' },
   ]),
-  { within: 'purge', name: 'deletes whatever there is', from: 'ctid = ANY (ARRAY(SELECT ctid FROM expired))', to: '(SELECT count(*) FROM expired) > 0' },
+  {
+    within: 'purge',
+    name: 'deletes whatever there is',
+    from: 'ctid = ANY (ARRAY(SELECT ctid FROM expired))',
+    to: '(SELECT count(*) FROM expired) > 0',
+  },
   { within: 'purgePartitioned', name: 'any client', from: ' AND record.client = expired.client', to: '' },
-  { within: 'purgePartitioned', name: 'any endpoint', from: ' AND record.endpoint = expired.endpoint', to: '' },
+  {
+    within: 'purgePartitioned',
+    name: 'any endpoint',
+    from: ' AND record.endpoint = expired.endpoint',
+    to: '',
+  },
   { within: 'purgePartitioned', name: 'any key', from: 'record.key = expired.key AND ', to: '' },
   { within: 'HAS_EXPIRED', name: 'deletes what is live', from: ' AND expires_at <= now()', to: '' },
   {
@@ -402,9 +498,19 @@ const others = [
     from: "expires_at >= ${fromMicros('$2')}",
     to: '$2::bigint IS NOT NULL',
   },
-  { within: 'HAS_EXPIRED', name: 'passes over what expired at once', from: 'expires_at >= ', to: 'expires_at > ' },
+  {
+    within: 'HAS_EXPIRED',
+    name: 'passes over what expired at once',
+    from: 'expires_at >= ',
+    to: 'expires_at > ',
+  },
   { within: 'PURGED', name: 'goes on from the first', from: 'max(expires_at)', to: 'min(expires_at)' },
-  { within: 'PURGED', name: 'waits for the disk', from: "set_config('synchronous_commit', 'off', true)", to: "'off'" },
+  {
+    within: 'PURGED',
+    name: 'waits for the disk',
+    from: "set_config('synchronous_commit', 'off', true)",
+    to: "'off'",
+  },
   { within: 'PURGED', name: 'nobody waits for the disk any more', from: "'off', true)", to: "'off', false)" },
   { within: 'releaseRecord', name: 'ignores the lock', from: 'guard.free AND ', to: '' },
   { within: 'releaseRecord', name: 'releases what runs', from: "status <> 'processing' OR", to: 'true OR' },

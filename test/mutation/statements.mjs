@@ -26,12 +26,19 @@ const COPIED = [
 const PATIENCE = 900_000;
 
 /** These ask the statements themselves, and take seconds. */
-const [CLAIMS, TRANSACTIONS, OWNERS] = ['claim', 'transaction', 'owner'].map((of) => `integration/${of}-statements`);
+const [CLAIMS, TRANSACTIONS, OWNERS] = ['claim', 'transaction', 'owner'].map(
+  (of) => `integration/${of}-statements`,
+);
 const DIRECT = [CLAIMS, TRANSACTIONS, OWNERS];
 const FIRST = {
   ...{ claim: CLAIMS, takeOver: CLAIMS, lock: TRANSACTIONS, look: TRANSACTIONS, lookForAll: TRANSACTIONS },
   ...{ limits: TRANSACTIONS, record: TRANSACTIONS, recordOverExpired: TRANSACTIONS },
-  ...{ recordOverLapsed: TRANSACTIONS, isOurs: TRANSACTIONS, wroteOne: TRANSACTIONS, TAKE_ROLE: TRANSACTIONS },
+  ...{
+    recordOverLapsed: TRANSACTIONS,
+    isOurs: TRANSACTIONS,
+    wroteOne: TRANSACTIONS,
+    TAKE_ROLE: TRANSACTIONS,
+  },
   ...{ RESUME_ROLE: TRANSACTIONS, RECORDED: TRANSACTIONS, REMAINING: TRANSACTIONS, micros: TRANSACTIONS },
 };
 /** The likeliest judge first. */

@@ -48,7 +48,7 @@ function setUp(onForgotten: () => void = () => undefined): {
 } {
   const wire = new Wire();
   const queue = new StatementQueue(refusal, onForgotten);
-  return { wire, queue, client: queue.guard(wire as unknown as Client) as never };
+  return { wire, queue, client: queue.guard(wire as unknown as Client) };
 }
 
 describe('StatementQueue', () => {

@@ -71,7 +71,7 @@ describe('who asks at the same time', () => {
   it('alone, is asked for alone, and together by one statement', async () => {
     const { looks, server } = setUp();
     for (const lock of ['1', '2', '3']) looks.remember(lock);
-    await Promise.all(['1', '2'].map((lock) => looks.find(claimOf(lock), lock)));
+    await Promise.all(['1', '2'].map(async (lock) => looks.find(claimOf(lock), lock)));
     await looks.find(claimOf('3'), '3');
     expect(server.texts.filter((text) => text.includes('SELECT'))).toEqual([
       statements.lookForAll,
@@ -83,7 +83,7 @@ describe('who asks at the same time', () => {
     const { looks, server } = setUp();
     const locks = Array.from({ length: 34 }, (_, lock) => String(lock));
     for (const lock of locks) looks.remember(lock);
-    await Promise.all(locks.map((lock) => looks.find(claimOf(lock), lock)));
+    await Promise.all(locks.map(async (lock) => looks.find(claimOf(lock), lock)));
     expect(server.texts.filter((text) => text === statements.lookForAll)).toHaveLength(2);
   });
 });
