@@ -425,7 +425,9 @@ describe('boot', () => {
         expect(message).toMatch(
           /^IDEMPOTENCY_TABLE_FORBIDDEN: role "pg_monitor" may not INSERT, DELETE on "idempotency_records"/,
         );
-        expect(message).toContain('GRANT INSERT, DELETE ON "idempotency_records" TO "pg_monitor"');
+        expect(message).toContain(
+          'GRANT SELECT, INSERT, UPDATE, DELETE ON "idempotency_records" TO "pg_monitor"',
+        );
       });
 
       it('may not use its schema', async () => {
