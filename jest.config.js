@@ -16,12 +16,16 @@ const PASSES = {
     'e2e/{one-effect,replay,waiting,lease,lost-commit}',
   ],
   /** End to end once more, on applications that connect through PgBouncer in transaction pooling mode. */
-  pgbouncer: ['e2e/!(client*|start-page|rewards-start|sample-docs)', 'integration/cancel-request'],
+  pgbouncer: [
+    // Without those that are about what a session of their own has.
+    'e2e/!(client*|start-page|rewards-start|sample-docs|session-*|own-timeouts|roles|serializable|store-logs|permanent-failures|fence-isolation|one-table|swallowed-errors)',
+    'e2e/session-settings',
+    'integration/cancel-request',
+  ],
   /** The store on a table that is partitioned by the hash of the identity. */
   partitioned: [
     'integration/{store-*,take-over,purge,*-statements,fenced-transaction,service*,run-lease,shared-looks*}',
-    'e2e/{expiry,fence,lease*,lost-commit,one-effect,replay,shared-replays,waiting}',
-    'faults/{dead-owner,kill-points,late-claims,lost-acknowledgement}',
+    'e2e/{expiry,lost-commit,one-effect}',
     'property/lives',
   ],
   /** What the pages and the sample application say, run as it stands there, and what browsers do. */

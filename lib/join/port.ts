@@ -4,7 +4,7 @@ import type { IsolationLevel } from '../core/store.js';
 // What stands between the store and whatever the application queries with. Structural: it needs no library's types.
 
 /** What a query answers with. */
-export interface QueryAnswer {
+interface QueryAnswer {
   readonly command: string;
   readonly rowCount: number | null;
   readonly rows: unknown[];

@@ -30,7 +30,7 @@ export type ClaimedRow =
     };
 
 /** Who was in force at the claim. */
-export interface ClaimRole {
+interface ClaimRole {
   readonly role: string;
   /** The user of the session. */
   readonly login: string;

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { Client } from 'pg';
-import { ADAPTERS, type Application } from '../helpers/application.js';
+import { ONE_ADAPTER, type Application } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { poolOf } from '../helpers/connections.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
@@ -41,7 +41,7 @@ const CASES = ['read committed', 'repeatable read', 'serializable'].flatMap((lev
   Object.keys(CHANGES).map((change) => [level, change] as const),
 );
 
-describe.each(ADAPTERS)('a fence whose isolation changes after boot (%s)', (adapter) => {
+describe.each(ONE_ADAPTER)('a fence whose isolation changes after boot (%s)', (adapter) => {
   let database: TestDatabase;
   let stale: Application;
   let rival: Application;

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Identity } from 'nestjs-pg-idempotency';
-import { ADAPTERS, type Application } from '../helpers/application.js';
+import { ONE_ADAPTER, type Application } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
@@ -22,7 +22,7 @@ const SPELLINGS: Readonly<Record<string, Pick<LeaseApplicationOptions, 'idempote
 const [PLAIN, ...OTHERS] = Object.keys(SPELLINGS) as [string, ...string[]];
 const PAIRS = OTHERS.flatMap((other) => [[PLAIN, other] as const, [other, PLAIN] as const]);
 
-describe.each(ADAPTERS)('two applications on one table (%s)', (adapter) => {
+describe.each(ONE_ADAPTER)('two applications on one table (%s)', (adapter) => {
   let database: TestDatabase;
   const apps = new Map<string, Application>();
 

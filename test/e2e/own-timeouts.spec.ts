@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { ADAPTERS, Application, type Handler } from '../helpers/application.js';
+import { ONE_ADAPTER, Application, type Handler } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { createRole, type TestRole } from '../helpers/roles.js';
 import { createShop } from '../helpers/shop.js';
@@ -37,7 +37,7 @@ function millisecondsOf(text: string): number {
   return Number(amount) * (unit ? UNITS[unit as keyof typeof UNITS] : 1);
 }
 
-describe.each(ADAPTERS)('timeouts that an application has set for itself (%s)', (adapter) => {
+describe.each(ONE_ADAPTER)('timeouts that an application has set for itself (%s)', (adapter) => {
   let database: TestDatabase;
   let login: TestRole;
   /** Of {@link TIMEOUTS}, those that the server knows. */

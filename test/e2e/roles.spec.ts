@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { ADAPTERS, Application, type Handler } from '../helpers/application.js';
+import { ONE_ADAPTER, Application, type Handler } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { expectProblem, expectReplay } from '../helpers/leases.js';
 import { createRole, type TestRole } from '../helpers/roles.js';
@@ -27,7 +27,7 @@ interface Seen {
   readonly zone: string;
 }
 
-describe.each(ADAPTERS)('handlers that take on a role (%s)', (adapter) => {
+describe.each(ONE_ADAPTER)('handlers that take on a role (%s)', (adapter) => {
   let database: TestDatabase;
   /** As which the application logs in: no superuser, and an owner of nothing. */
   let login: TestRole;

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { ADAPTERS, Application, type Handler } from '../helpers/application.js';
+import { ONE_ADAPTER, Application, type Handler } from '../helpers/application.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import type { HttpResponse } from '../helpers/http.js';
 import { createShop } from '../helpers/shop.js';
@@ -19,7 +19,7 @@ const insert: Handler = ({ dataSource }) =>
 /** What a handler of lease mode writes outside of `execution.transaction` is its own affair. */
 const nothing: Handler = () => ({ done: true });
 
-describe.each(ADAPTERS)('handlers that do not get in each other’s way (%s)', (adapter) => {
+describe.each(ONE_ADAPTER)('handlers that do not get in each other’s way (%s)', (adapter) => {
   describe.each(['read committed', 'repeatable read', 'serializable'])(
     'on a database that is %s',
     (level) => {

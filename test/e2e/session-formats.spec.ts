@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { ADAPTERS, Application, type Handler } from '../helpers/application.js';
+import { ONE_ADAPTER, Application, type Handler } from '../helpers/application.js';
 import { poolOf } from '../helpers/connections.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { expectReplay } from '../helpers/leases.js';
@@ -28,7 +28,7 @@ const HOUR = 3_600_000;
 
 const ROUTES = { transaction: {}, lease: { mode: 'lease', onOutcomeUnknown: 'rerun' } } as const;
 
-describe.each(ADAPTERS)('formats of a session (%s)', (adapter) => {
+describe.each(ONE_ADAPTER)('formats of a session (%s)', (adapter) => {
   let database: TestDatabase;
 
   beforeAll(async () => {

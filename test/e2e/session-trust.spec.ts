@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { HttpException } from '@nestjs/common';
 import { sharedClient } from 'nestjs-pg-idempotency';
-import { ADAPTERS, Application, type Handler } from '../helpers/application.js';
+import { ONE_ADAPTER, Application, type Handler } from '../helpers/application.js';
 import { poolOf } from '../helpers/connections.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { expectReplay } from '../helpers/leases.js';
@@ -55,7 +55,7 @@ const STATEMENTS: readonly string[] = [
   'DISCARD PLANS',
 ];
 
-describe.each(ADAPTERS)('what handlers leave in their session (%s)', (adapter) => {
+describe.each(ONE_ADAPTER)('what handlers leave in their session (%s)', (adapter) => {
   let database: TestDatabase;
   let role: TestRole;
   let app: Application;

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { PoolClient } from 'pg';
 import { asAdmin } from '../helpers/admin.js';
-import { ADAPTERS, Application, type Handler } from '../helpers/application.js';
+import { ONE_ADAPTER, Application, type Handler } from '../helpers/application.js';
 import { isCommit } from '../helpers/commit-faults.js';
 import { poolOf } from '../helpers/connections.js';
 import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
@@ -89,7 +89,7 @@ function chainOf(error: unknown): Error[] {
 const libraryCode = (error: Error): string | undefined =>
   (error as { error?: { code?: string } }).error?.code;
 
-describe.each(ADAPTERS)('what is told of a store that is unavailable (%s)', (adapter) => {
+describe.each(ONE_ADAPTER)('what is told of a store that is unavailable (%s)', (adapter) => {
   let database: TestDatabase;
   let proxy: TcpProxy;
   let app: Application;

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { ADAPTERS, type Adapter, type Application } from '../helpers/application.js';
+import { ADAPTERS, type Application } from '../helpers/application.js';
 import { eventually } from '../helpers/conditions.js';
-import { createEmptyDatabase, createTestDatabase, type TestDatabase } from '../helpers/database.js';
+import { createTestDatabase, type TestDatabase } from '../helpers/database.js';
 import { FirstRelease } from '../helpers/first-release.js';
 import { postJson, type HttpResponse } from '../helpers/http.js';
 import { startLeaseApplication } from '../helpers/lease-application.js';

@@ -50,6 +50,9 @@ export type Adapter = 'express' | 'fastify';
 export const ADAPTERS: readonly Adapter[] =
   process.env['PASS'] === 'quick' ? ['express'] : ['express', 'fastify'];
 
+/** One of them, for tests of what depends on the database and its sessions alone. */
+export const ONE_ADAPTER = ADAPTERS.slice(0, 1);
+
 export interface TestAppOptions {
   readonly adapter: Adapter;
   readonly databaseUrl: string;

@@ -1,3 +1,4 @@
+import { PARTITIONED } from '../helpers/database.js';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Client, QueryResult } from 'pg';
 import { eventually } from '../helpers/conditions.js';
@@ -217,9 +218,10 @@ describe('the statements of who holds an identity', () => {
     });
   });
 
+  // The statement for partitions is right on a plain table too, and not the other way round.
   describe.each([
-    ['a plain table', false],
-    ['a partitioned table', true],
+    ...(PARTITIONED ? [] : [['a plain table', false] as const]),
+    ['a partitioned table', true] as const,
   ])('purge of %s', (_what, isPartitioned) => {
     let purge: (batch: number, from?: string) => Promise<{ records: string; until: string | null }>;
 

@@ -1,9 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import {
-  TransactionFrame,
-  type FrameOwner,
-  type NestedPlace,
-} from '../../../lib/join/typeorm/frame.js';
+import { TransactionFrame, type FrameOwner, type NestedPlace } from '../../../lib/join/typeorm/frame.js';
 
 const FINISHED = expect.objectContaining({ code: 'IDEMPOTENCY_TRANSACTION_FINISHED' });
 const turn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
