@@ -9,7 +9,8 @@ export default {
     'lib/core/{fingerprint,canonical,disposition,engine}.ts',
     'lib/http/{header-policy,held-body}.ts',
     'lib/transports/http/{response,held-writing,held-view,written,delivery,recorded}.ts',
-    'lib/store/{rows,transaction/claims,transaction/execution,lease/fence}.ts',
+    'lib/store/{rows,problems,transaction/claims,transaction/execution,lease/fence}.ts',
+    'lib/join/scanner.ts',
   ],
   plugins: [
     '@stryker-mutator/jest-runner',
