@@ -425,6 +425,58 @@ describe('the statements of a transaction that holds an identity', () => {
       await one.query('ROLLBACK');
     });
 
+    it('is taken although another user has it not', async () => {
+      const user = await login();
+      await begin();
+      await one.query('SET LOCAL SESSION AUTHORIZATION pg_monitor');
+      await one.query(TAKE_ROLE, ['pg_read_all_data', user]);
+      expect([await role(), await login()]).toMatchObject([{ user: 'pg_read_all_data' }, user]);
+      await one.query(RESUME_ROLE);
+      expect([await role(), await login()]).toMatchObject([
+        { user: 'pg_monitor', role: 'none' },
+        'pg_monitor',
+      ]);
+      await one.query('COMMIT');
+      expect(await login()).toBe(user);
+    });
+
+    it('takes no user from the session that the handler has set', async () => {
+      const user = await login();
+      await begin();
+      await one.query('SET SESSION AUTHORIZATION pg_monitor');
+      await one.query(TAKE_ROLE, ['none', user]);
+      await one.query(RESUME_ROLE);
+      await one.query('COMMIT');
+      expect(await login()).toBe('pg_monitor');
+      await one.query('RESET SESSION AUTHORIZATION');
+      expect(await login()).toBe(user);
+    });
+
+    it('resumes what holds until the transaction ends for no longer', async () => {
+      const [own, user] = [await role(), await login()];
+      await begin();
+      await one.query('SET LOCAL SESSION AUTHORIZATION pg_monitor');
+      await one.query('SET LOCAL ROLE pg_read_all_settings');
+      await one.query(TAKE_ROLE, ['none', user]);
+      await one.query(RESUME_ROLE);
+      expect([await role(), await login()]).toMatchObject([{ role: 'pg_read_all_settings' }, 'pg_monitor']);
+      await one.query('COMMIT');
+      expect([await role(), await login()]).toEqual([own, user]);
+    });
+
+    it('comes with the encoding of the driver, for this transaction', async () => {
+      const encoding = async (): Promise<unknown> => (await one.query('SHOW client_encoding')).rows[0];
+      const before = await encoding();
+      await one.query(`SET client_encoding = 'LATIN1'`);
+      await begin();
+      await one.query(TAKE_ROLE, ['none', await login()]);
+      expect(await encoding()).toEqual({ client_encoding: 'UTF8' });
+      await one.query('COMMIT');
+      expect(await encoding()).toEqual({ client_encoding: 'LATIN1' });
+      await one.query('RESET client_encoding');
+      expect(await encoding()).toEqual(before);
+    });
+
     it('takes nothing from the session that the handler has set', async () => {
       await begin();
       await one.query('SET ROLE pg_monitor');
@@ -524,6 +576,53 @@ describe('the statements of a transaction that holds an identity', () => {
         expect(plan).not.toContain('Seq Scan');
       });
     });
+  });
+
+  it('call PostgreSQL’s functions, whatever the search_path finds first', async () => {
+    const another = (of: string, type: string): string =>
+      `CREATE FUNCTION shadow.${of} RETURNS ${type} LANGUAGE plpgsql AS $$ BEGIN RAISE 'shadowed'; END $$;`;
+    await store.database.query(`CREATE SCHEMA shadow;
+      ${another('now()', 'timestamptz')} ${another('clock_timestamp()', 'timestamptz')}
+      ${another('pg_backend_pid()', 'int')} ${another('current_setting(text)', 'text')}
+      ${another('set_config(text, text, boolean)', 'text')} ${another('encode(bytea, text)', 'text')}
+      ${another('pg_try_advisory_xact_lock(bigint)', 'boolean')} ${another('ceil(numeric)', 'numeric')}
+      ${another('pg_advisory_xact_lock_shared(bigint)', 'void')}`);
+    try {
+      await store.insert({ key: 'lapsed', ...LAPSED });
+      await store.insert({ key: 'done', status: 'completed' });
+      await one.query(`BEGIN; SET LOCAL search_path = shadow, pg_catalog`);
+      await expect(one.query('SAVEPOINT a; SELECT now()')).rejects.toThrow('shadowed');
+      await one.query('ROLLBACK TO a');
+      const { statements } = store;
+      const { began } = await lock();
+      const user = (await one.query('SELECT session_user AS name')).rows[0].name as string;
+      const completed = ['completed', 201, HEADERS, 'x', HOUR];
+      const owner = ['c', 'e', 'l', OWNER];
+      await one.query(statements.claim, ['8', '9', '9', 'c', 'e', 'l', 'x', 'lease', 1, HOUR, OWNER, 9_000]);
+      for (const [text, values] of [
+        [statements.look, [...IDENTITY]],
+        [statements.lookForAll, [['c'], ['e'], ['done']]],
+        [statements.takeOver, ['9', 'c', 'e', 'lapsed', FINGERPRINT, 'lease', 1, HOUR, OWNER, 9_000, 2]],
+        [statements.extend, [...owner, 9_000]],
+        [statements.fenceLock, ['8', '1234']],
+        [statements.completeLease, [...owner, ...completed]],
+        [TAKE_ROLE, ['none', user]],
+        [
+          statements.record,
+          [...IDENTITY, 'x', 'completed', 'transaction', 1, 201, HEADERS, 'x', HOUR, began],
+        ],
+        [RESUME_ROLE, []],
+        [statements.find, [...IDENTITY]],
+        [statements.purge, [9, '0']],
+      ] as const) {
+        await one.query(text, [...values]);
+      }
+      await one.query('COMMIT');
+      expect(await store.ownRow()).toMatchObject({ status: 'completed' });
+    } finally {
+      await one.query('ROLLBACK');
+      await store.database.query('DROP SCHEMA shadow CASCADE');
+    }
   });
 
   it('name their table, whatever the search_path and whatever hides it', async () => {

@@ -154,6 +154,7 @@ const lock = [
   { name: 'began when it locked', from: "micros('now()')", to: "micros('clock_timestamp()')" },
   { name: 'another process', from: 'pg_backend_pid()', to: '0' },
   { name: 'the role of the session', from: "current_setting('role')", to: 'session_user' },
+  { name: 'another user', from: 'session_user AS login', to: "'nobody' AS login" },
   { name: 'no limits of time', from: "${limits(serverVersion, '$2::text')}", to: '$2::text' },
 ].map((mutant) => ({ within: 'lock', ...mutant }));
 
@@ -215,6 +216,7 @@ const looks = [
     from: 'locked_until - clock_timestamp()',
     to: 'clock_timestamp() - locked_until',
   },
+  { within: 'inCatalog', name: 'calls whatever the session finds first', from: "'pg_catalog.'", to: "''" },
   { within: 'micros', name: 'milliseconds', from: '1000000', to: '1000' },
   { within: 'fromMicros', name: 'milliseconds', from: '1 microsecond', to: '1 millisecond' },
 ];
@@ -355,27 +357,42 @@ const overLapsed = [
   },
 ].map((mutant) => ({ within: 'recordOverLapsed', ...mutant }));
 
+const ROLE = "pg_catalog.set_config('role', $1::text, true)";
+const USER = "pg_catalog.set_config('session_authorization', $2::text, true)";
+const ENCODING = "pg_catalog.set_config('client_encoding', 'UTF8', true)";
+const HANDLERS_ROLE =
+  "pg_catalog.set_config('role', pg_catalog.current_setting('idempotency.handler_role'), true)";
+const HANDLERS_USER =
+  "pg_catalog.set_config('session_authorization', pg_catalog.current_setting('idempotency.handler_user'), true)";
+const forSession = (set) => set.replace(', true)', ', false)');
+
 const roles = [
-  { within: 'TAKE_ROLE', name: 'takes no role', from: ", set_config('role', $1, true)", to: ', $1::text' },
-  {
-    within: 'TAKE_ROLE',
-    name: 'remembers none',
-    from: "set_config('idempotency.handler_role', current_setting('role'), true)",
-    to: "set_config('idempotency.handler_role', 'none', true)",
-  },
-  {
-    within: 'TAKE_ROLE',
-    name: 'takes it for the session',
-    from: "set_config('role', $1, true)",
-    to: "set_config('role', $1, false)",
-  },
-  {
-    within: 'RESUME_ROLE',
-    name: 'resumes none',
-    from: "current_setting('idempotency.handler_role')",
-    to: "current_setting('role')",
-  },
-  { within: 'RESUME_ROLE', name: 'for the session', from: ', true)', to: ', false)' },
+  ...[
+    { name: 'takes no role', from: ROLE, to: '$1::text' },
+    { name: 'takes the role for the session', from: ROLE, to: forSession(ROLE) },
+    {
+      name: 'remembers no role',
+      from: "'idempotency.handler_role', pg_catalog.current_setting('role'), true",
+      to: "'idempotency.handler_role', 'none', true",
+    },
+    { name: 'takes no user', from: USER, to: '$2::text' },
+    { name: 'takes the user for the session', from: USER, to: forSession(USER) },
+    { name: 'remembers no user', from: 'session_user, true)', to: '$2::text, true)' },
+    {
+      name: 'takes the role of the same user alone',
+      from: 'session_user <> $2::text OR ',
+      to: '',
+      equivalent: 'to take the user resets the role, which is read behind that',
+    },
+    { name: 'reads as the session does', from: ENCODING, to: "'UTF8'" },
+    { name: 'reads UTF-8 from now on', from: ENCODING, to: forSession(ENCODING) },
+  ].map((mutant) => ({ within: 'TAKE_ROLE', ...mutant })),
+  ...[
+    { name: 'resumes no role', from: HANDLERS_ROLE, to: "'none'" },
+    { name: 'resumes the role for the session', from: HANDLERS_ROLE, to: forSession(HANDLERS_ROLE) },
+    { name: 'resumes no user', from: HANDLERS_USER, to: "'nobody'" },
+    { name: 'resumes the user for the session', from: HANDLERS_USER, to: forSession(HANDLERS_USER) },
+  ].map((mutant) => ({ within: 'RESUME_ROLE', ...mutant })),
 ];
 
 const leases = [

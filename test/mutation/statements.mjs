@@ -39,7 +39,13 @@ const FIRST = {
     wroteOne: TRANSACTIONS,
     TAKE_ROLE: TRANSACTIONS,
   },
-  ...{ RESUME_ROLE: TRANSACTIONS, RECORDED: TRANSACTIONS, REMAINING: TRANSACTIONS, micros: TRANSACTIONS },
+  ...{
+    RESUME_ROLE: TRANSACTIONS,
+    RECORDED: TRANSACTIONS,
+    REMAINING: TRANSACTIONS,
+    micros: TRANSACTIONS,
+    inCatalog: TRANSACTIONS,
+  },
 };
 /** The likeliest judge first. */
 const directSpecs = ({ within }) => [...new Set([FIRST[within] ?? OWNERS, ...DIRECT])];
