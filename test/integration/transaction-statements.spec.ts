@@ -128,7 +128,8 @@ describe('the statements of a transaction that holds an identity', () => {
       const { rows } = await one.query(
         'SELECT (extract(epoch FROM at) * 1000000)::bigint AS began, pg_backend_pid() AS pid FROM began',
       );
-      expect(await lock()).toMatchObject({ ...rows[0], role: 'none' });
+      const { rows: users } = await one.query('SELECT session_user AS login');
+      expect(await lock()).toMatchObject({ ...rows[0], ...users[0], role: 'none' });
       await one.query('SET LOCAL ROLE pg_monitor');
       expect(await lock()).toMatchObject({ ...rows[0], role: 'pg_monitor' });
     });
