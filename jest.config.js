@@ -28,6 +28,8 @@ const PASSES = {
     'e2e/{expiry,lost-commit,one-effect}',
     'property/lives',
   ],
+  /** Where nothing is prepared by name: not part of `npm run test:all`. */
+  unprepared: ['e2e/{limits,lost-commit,one-effect}', 'integration/store-{lease,pieces,transaction}'],
   /** What the pages and the sample application say, run as it stands there, and what browsers do. */
   pages: [
     'integration/{recipes*,readme,docs,client-docs,performance-docs}',

@@ -70,10 +70,12 @@ export class IdempotencyService {
   }
 
   /**
-   * Records in the order of their identities, a page at a time. With a client it reads an index; filters without one may
-   * read the whole table.
+   * Records in the order of key, client and endpoint, a page at a time: none is skipped or told twice, whatever changes
+   * meanwhile. It reads on from where the page before has ended until the page is full, so that a filter which few records
+   * match, such as a client, may read the whole table.
    *
    * @throws IdempotencyUsageError `IDEMPOTENCY_ARGUMENT_INVALID` for a limit outside 1 to 1000 or a broken `after`.
+   * @throws IdempotencyFailure `IDEMPOTENCY_STORE_UNAVAILABLE` or `IDEMPOTENCY_STORE_REFUSED`.
    */
   async list(filter: RecordFilter = {}): Promise<RecordPage> {
     const { limit = DEFAULT_LIMIT, after } = filter;

@@ -46,9 +46,13 @@ import { PREPARED_STATEMENTS } from './prepared-statements.js';
 
 export type Adapter = 'express' | 'fastify';
 
-/** The HTTP adapters every end-to-end test runs on; in the quick pass, one of them. */
-export const ADAPTERS: readonly Adapter[] =
-  process.env['PASS'] === 'quick' ? ['express'] : ['express', 'fastify'];
+/**
+ * The HTTP adapters every end-to-end test runs on; one of them in the quick pass, and through PgBouncer, where what differs is
+ * between the pool and the server.
+ */
+export const ADAPTERS: readonly Adapter[] = ['quick', 'pgbouncer'].includes(process.env['PASS'] ?? '')
+  ? ['express']
+  : ['express', 'fastify'];
 
 /** One of them, for tests of what depends on the database and its sessions alone. */
 export const ONE_ADAPTER = ADAPTERS.slice(0, 1);
