@@ -65,11 +65,10 @@ function scriptFrom(
   const lines = statements.map(({ text, values }, index) =>
     // A record is of the transaction in which it is written: here that of pgbench, and not the traced one.
     text
-      .replace(/now\(\) = \$\d+/, 'now() = now()')
-      .replace(/xact_lock\(-?\d+/, 'xact_lock(:lock')
-      .replace(/convert_from\(decode\('(\w*)', 'hex'\), 'UTF8'\)/g, (literal, digits: string) => {
-        return Buffer.from(digits, 'hex').toString() === key ? '(:key)::text' : literal;
-      })
+      .replace(
+        /(\(extract\(epoch FROM pg_catalog\.now\(\)\) \* 1000000\)::bigint) = \$\d+::bigint/,
+        '$1 = $1',
+      )
       .replace(/\$(\d+)/g, (_, position: string) => {
         const value = values[Number(position) - 1] ?? null;
         if (value === null) return 'NULL';
