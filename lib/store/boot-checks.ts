@@ -1,3 +1,4 @@
+import pg from 'pg';
 import { IdempotencyUsageError } from '../core/errors.js';
 import type { IsolationLevel } from '../core/store.js';
 import type { Pool } from '../join/port.js';
@@ -85,11 +86,9 @@ async function inspect(pool: Pool, inspection: Inspection): Promise<InspectRow> 
 
 /** As `regclass` input. */
 function asked({ schema, table }: Inspection): string {
-  return schema === undefined ? quoted(table) : `${quoted(schema)}.${quoted(table)}`;
-}
-
-function quoted(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`;
+  return schema === undefined
+    ? pg.escapeIdentifier(table)
+    : `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(table)}`;
 }
 
 function assertServer(row: InspectRow, allowAsynchronousCommit: boolean): void {
@@ -130,7 +129,7 @@ function assertRights(row: InspectRow, name: string): void {
     throw refused(
       'IDEMPOTENCY_TABLE_FORBIDDEN',
       `role "${row.role}" may not ${forbidden.join(', ')} on ${name}: ` +
-        `GRANT SELECT, INSERT, UPDATE, DELETE ON ${name} TO ${quoted(row.role)}.`,
+        `GRANT SELECT, INSERT, UPDATE, DELETE ON ${name} TO ${pg.escapeIdentifier(row.role)}.`,
     );
   }
   if (isTrue(row.is_filtered)) {

@@ -1,3 +1,5 @@
+import { within } from '../connection.js';
+
 /** Part of a lease after which it is extended: two extensions may fail, and the third still has time for its answer. */
 export const BEAT = 0.3;
 
@@ -55,22 +57,11 @@ export class Heartbeat {
     const sentAt = performance.now();
     // A process that was held up past its lease asks all the same: perhaps nobody else wanted it.
     const patience = sentAt < this.#heldUntil ? this.#heldUntil - sentAt : this.lease * BEAT;
-    const isHeld = await withoutAnswerAfter(patience, this.extend());
+    const isHeld = await within(patience, this.extend());
     if (this.#stopped) return;
     if (isHeld) this.#heldUntil = sentAt + this.lease;
     if (isHeld === false || performance.now() >= this.#heldUntil)
       this.onLost(isHeld === false ? 'taken' : 'unextended');
     else this.#schedule(sentAt);
-  }
-}
-
-/** Undefined when it failed or took longer. */
-async function withoutAnswerAfter<T>(milliseconds: number, work: Promise<T>): Promise<T | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => (timer = setTimeout(resolve, milliseconds, undefined)));
-  try {
-    return await Promise.race([work.catch(() => undefined), late]);
-  } finally {
-    clearTimeout(timer);
   }
 }
